@@ -165,7 +165,7 @@ class Request:
 
     def to_json(self) -> dict[str, Any]:
         """Return the request as plain data."""
-        return _plain(self)
+        return dict(_plain(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Request:
@@ -254,7 +254,7 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain data, with the derived ``id``, ``name``, ``state``, ``reason`` and ``hint`` for other readers."""
-        data = _plain(self)
+        data: dict[str, Any] = dict(_plain(self))
         data.update(id=self.id, name=self.name, state=self.state.value, reason=self.reason, hint=self.hint)
         return data
 

@@ -30,7 +30,14 @@ _QUANTITY = re.compile(
     r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:([eE][+-]?[0-9]{1,3})|(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]))?"
 )
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
-_SECONDS = {"ms": Fraction(1, 1000), "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SECONDS = {
+    "ms": Fraction(1, 1000),
+    "s": Fraction(1),
+    "m": Fraction(60),
+    "h": Fraction(3600),
+    "d": Fraction(86400),
+    "w": Fraction(604800),
+}
 
 
 def parse_quantity(text: str | int | float, *, field: str = "quantity") -> Fraction:
@@ -48,10 +55,14 @@ def parse_quantity(text: str | int | float, *, field: str = "quantity") -> Fract
     number, exponent, suffix = match.groups()
     value = Fraction(number)
     if exponent:
-        return value * Fraction(10) ** int(exponent[1:])
+        return value * _power(10, int(exponent[1:]))
     if suffix in _BINARY:
         return value * 2 ** _BINARY[suffix]
-    return value * Fraction(10) ** _DECIMAL[suffix or ""]
+    return value * _power(10, _DECIMAL[suffix or ""])
+
+
+def _power(base: int, exponent: int) -> Fraction:
+    return Fraction(base**exponent) if exponent >= 0 else Fraction(1, base**-exponent)
 
 
 def whole(value: Fraction) -> int:
@@ -90,7 +101,7 @@ def parse_gpus(text: str | int, *, field: str = "gpus") -> tuple[int, str | None
 def parse_duration(text: str | int | float, *, field: str = "time") -> int:
     """Return a positive number of seconds, rounded up, of ``90``, ``"10m"``, ``"1h30m"`` or ``"14d"``. Raises `BadQuantity`."""
     raw = str(text).strip().replace(" ", "")
-    value: Fraction | int = 0
+    value = Fraction(0)
     if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", raw):
         value = Fraction(raw)
     elif raw and _DURATION.sub("", raw) == "":

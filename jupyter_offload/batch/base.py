@@ -222,7 +222,7 @@ class Batch(Protocol):
         ...
 
     async def find(self, job_ids: Sequence[str]) -> list[Found]:
-        """Return every task of these jobs that the batch system or its history knows, of any attempt; an empty list of ids means: all of ours."""
+        """Return every task of these jobs, of any attempt, that the batch system or its history knows (no ids: all of ours)."""
         ...
 
     async def describe(self) -> BatchInfo:
