@@ -57,7 +57,7 @@ def parse_quantity(text: str | int | float, *, field: str = "quantity") -> Fract
     if exponent:
         return value * _power(10, int(exponent[1:]))
     if suffix in _BINARY:
-        return value * 2 ** _BINARY[suffix]
+        return value * _power(2, _BINARY[suffix])
     return value * _power(10, _DECIMAL[suffix or ""])
 
 

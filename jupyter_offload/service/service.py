@@ -1,7 +1,7 @@
 """The service seam: what handlers, command line and tests call, whether the jobs are owned here or by another process.
 
-`OffloadService` has two implementations: `Local` (`service.local`, owns the jobs) and `Remote` (`service.remote`, forwards over REST). Handlers
-cannot tell them apart. Every method takes the owner: nobody sees another one's jobs.
+`OffloadService` has two implementations: `Local` (`service.local`, owns the jobs) and `Remote` (`service.remote`, forwards over
+REST). Handlers cannot tell them apart. Every method takes the owner: nobody sees another one's jobs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The site seam: a named place that runs Work. It knows nothing of cells; what is below it (a batch system, a cluster) stays hidden.
 
-All calls are async, take many, and have JSON-serialisable arguments and results. Submission is exactly-once in three steps, as for a batch:
-`Site.submit` hands over *not yet runnable*, the caller records the handles, `Site.start` makes them runnable; `Site.find` shows what is there
-after a doubt.
+All calls are async, take many, and have JSON-serialisable arguments and results. Submission is exactly-once in three steps, as for
+a batch: `Site.submit` hands over *not yet runnable*, the caller records the handles, `Site.start` makes them runnable; `Site.find`
+shows what is there after a doubt.
 """
 
 from __future__ import annotations
@@ -175,8 +175,11 @@ class SiteInfo:
 
 @runtime_checkable
 class Site(Protocol):
-    """Runs Work. Any method may raise a `SiteError`, which never says anything about a job; `submit` also raises `UsageError`
-    (a field that cannot be honoured, a policy, a limit) before anything left this process."""
+    """Runs Work.
+
+    Any method may raise a `SiteError`, which never says anything about a job; `submit` also raises `UsageError`
+    (a field that cannot be honoured, a policy, a limit) before anything left this process.
+    """
 
     @property
     def name(self) -> str:
