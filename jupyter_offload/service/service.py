@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jupyter_offload.job import Job, Request
-from jupyter_offload.sites.base import FileEntry, LogChunk
+from jupyter_offload.sites.base import Check, FileEntry, LogChunk
 
 __all__ = ["Accepted", "Check", "Cleaned", "JobList", "OffloadService", "Preview", "SiteView"]
 
@@ -45,17 +45,6 @@ class Preview:
     """YAML."""
     script: str
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Check:
-    """One link of the chain that the doctor looked at. ``ok`` is None where the link does not exist at this site."""
-
-    name: str
-    ok: bool | None
-    detail: str
-    hint: str = ""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

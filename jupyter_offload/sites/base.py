@@ -173,6 +173,17 @@ class SiteInfo:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Check:
+    """One link of the chain that the doctor looked at. ``ok`` is None where the link does not exist at this site."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    hint: str = ""
+    seconds: float = 0.0
+
+
 @runtime_checkable
 class Site(Protocol):
     """Runs Work.
@@ -226,6 +237,10 @@ class Site(Protocol):
 
     async def describe(self) -> SiteInfo:
         """Return capabilities, resources, limits and images."""
+        ...
+
+    def checks(self) -> AsyncIterator[Check]:
+        """Look at each link of the chain to this site in turn, from configuration to what the worker nodes have; never raises."""
         ...
 
     def preview(self, work: Work) -> str:

@@ -1,0 +1,172 @@
+"""The schema of sites.yaml, from which docs/configuration.md is generated. Unknown keys are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from jupyter_offload.quantity import parse_bytes, parse_cpus, parse_duration
+
+__all__ = [
+    "BatchConfig",
+    "CondorConfig",
+    "ImageConfig",
+    "LimitsConfig",
+    "LocalConfig",
+    "PolicyConfig",
+    "SiteConfig",
+    "SitesConfig",
+]
+
+
+def _bytes(value: object) -> object:
+    return parse_bytes(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
+
+
+def _seconds(value: object) -> object:
+    return parse_duration(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
+
+
+def _cores(value: object) -> object:
+    return float(parse_cpus(value)) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes)]
+Seconds = Annotated[int, BeforeValidator(_seconds)]
+Cores = Annotated[float, BeforeValidator(_cores)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LocalConfig(_Model):
+    """Processes on the machine of the service itself."""
+
+    type: Literal["local"]
+    slots: int | None = Field(None, ge=1, description="Cores that jobs may use together. Default: all of the machine.")
+
+
+class CondorConfig(_Model):
+    """A real HTCondor pool (`condor`) or compute element (`condor-ce`)."""
+
+    type: Literal["condor", "condor-ce"]
+    collector: str | None = Field(
+        None, description="`host:port` of the collector (9618 for a pool, 9619 for a compute element)."
+    )
+    schedd: str | None = Field(None, description="Name of the schedd. Default for a compute element: its host name.")
+    token_file: str | None = Field(
+        None, description="File with the IDTOKEN or SciToken; read anew when it changes. `~` is expanded."
+    )
+    condor_config: Literal["none", "system"] = Field(
+        "none",
+        description="`system`: use this machine's HTCondor configuration (local schedd, Kerberos, certificate authorities).",
+    )
+    filesystem: Literal["spool", "shared"] = Field(
+        "spool",
+        description="`spool`: files travel through the schedd. `shared`: the job folder is on a disk that schedd and workers see.",
+    )
+    jobs_folder: str | None = Field(
+        None, description="With `shared`: the folder on the shared disk where the job folders lie."
+    )
+    ca_file: str | None = Field(None, description="Certificate authorities for TLS. Default: the system's bundle.")
+    settings: dict[str, str] = Field(
+        default_factory=dict, description="Further HTCondor configuration of the client, such as SEC_* knobs."
+    )
+    max_jobs_per_submit: int = Field(
+        1000, ge=1, description="Tasks in one submission to begin with; it learns down from refusals."
+    )
+
+
+BatchConfig = Annotated[LocalConfig | CondorConfig, Field(discriminator="type")]
+
+
+class ImageConfig(_Model):
+    """A container image that users choose by name."""
+
+    ref: str = Field(
+        description="What apptainer takes: `docker://…`, `oras://…`, or the path of a SIF file or sandbox on the worker nodes."
+    )
+    python: str | None = Field(
+        None,
+        pattern=r"^3\.\d+$",
+        description="Python of the image, such as `3.11`: a mismatch is then told before submitting.",
+    )
+
+
+class PolicyConfig(_Model):
+    """What users may ask for beyond the offered images. Everything else is refused."""
+
+    images: tuple[str, ...] | None = Field(
+        None,
+        description="Glob patterns of image references. Default: any image while the site offers none by name, else those offered.",
+    )
+    hostPath: tuple[str, ...] = Field((), description="Path prefixes on the worker nodes that a Pod may mount.")  # noqa: N815
+    annotations: tuple[str, ...] = Field(
+        (), description="Annotations that inject commands or mounts and are allowed by name."
+    )
+
+
+class LimitsConfig(_Model):
+    """The most that one task may ask for."""
+
+    cpus: Cores | None = None
+    memory: Bytes | None = None
+    disk: Bytes | None = None
+    gpus: int | None = Field(None, ge=0)
+    time: Seconds | None = None
+    queue_time: Seconds = Field(
+        14 * 86400, description="Longest queueing time; with the time limit it makes the end of a job's life."
+    )
+    input: Bytes = Field(2_000_000_000, description="Largest submission, in bytes.")
+    result: Bytes = Field(2_000_000_000, description="Largest result, in bytes.")
+
+
+class DefaultsConfig(_Model):
+    """What a task gets that does not ask."""
+
+    cpus: str = "1"
+    memory: str = "2Gi"
+    disk: str = "2Gi"
+    time: Seconds | None = Field(None, description="Default: `limits.time`, or no time limit.")
+
+
+class SiteConfig(_Model):
+    """A named place that runs Work."""
+
+    kind: Literal["direct"] = Field("direct", description="`direct`: this process talks to the batch system itself.")
+    batch: BatchConfig
+    submit: dict[str, str | int | float | bool] = Field(
+        default_factory=dict,
+        description="Submit attributes for every job, such as `accounting_group` or `+ProjectName`. Values are data.",
+    )
+    runtime: Literal["auto", "apptainer", "singularity", "host"] = Field(
+        "auto",
+        description="What runs images on the worker nodes; `host`: none. `auto`: apptainer, on the local site only if it is installed.",
+    )
+    images: dict[str, ImageConfig] = Field(
+        default_factory=dict,
+        description="Images by name; the first is the default. None: the site's own Python runs cells.",
+    )
+    python: str | None = Field(
+        None, pattern=r"^3\.\d+$", description="Python of the site itself, for cells that run without an image."
+    )
+    mounts: tuple[str, ...] = Field((), description="`source:target[:ro]` binds that every container gets.")
+    setup: tuple[str, ...] = Field(
+        (), description="Bash lines that run first on the worker node (from the administrator, not from users)."
+    )
+    cache: str | None = Field(None, description="Folder on the worker nodes for images and `--pip` environments.")
+    policy: PolicyConfig = PolicyConfig()
+    limits: LimitsConfig = LimitsConfig()
+    defaults: DefaultsConfig = DefaultsConfig()
+
+
+class SitesConfig(_Model):
+    """The whole of sites.yaml after merging."""
+
+    default: str | None = Field(None, description="The site of a job that names none. Default: the first one.")
+    locked: tuple[str, ...] = Field(
+        (), description="Key paths that files nearer to the user must not set, such as `sites.pool.policy`."
+    )
+    sites: dict[str, SiteConfig] = Field(default_factory=dict)
