@@ -7,6 +7,7 @@ lists under ``locked``. Without any file there is the one site `local`.
 
 from __future__ import annotations
 
+import difflib
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +17,17 @@ from typing import Any
 from jupyter_core.paths import jupyter_config_path
 from pydantic import ValidationError
 
-from jupyter_offload.errors import ConfigError, OffloadError
-from jupyter_offload.sites.schema import LocalConfig, SiteConfig, SitesConfig
+from jupyter_offload.errors import ConfigError
+from jupyter_offload.sites.schema import (
+    CondorConfig,
+    DefaultsConfig,
+    ImageConfig,
+    LimitsConfig,
+    LocalConfig,
+    PolicyConfig,
+    SiteConfig,
+    SitesConfig,
+)
 from jupyter_offload.sites.yaml_lines import Document, read_document
 
 __all__ = ["config_files", "default_sites", "load_sites", "merge"]
@@ -72,10 +82,6 @@ def merge(documents: Sequence[Document]) -> SitesConfig:
         config = SitesConfig.model_validate(merged)
     except ValidationError as error:
         raise _config_error(error, origin, documents) from error
-    except OffloadError as error:
-        raise ConfigError(
-            f"{documents[0].file}: {error.message}", hint=error.hint, file=str(documents[0].file)
-        ) from error
     if not config.sites:
         raise ConfigError(
             f"{documents[0].file}: no site", hint="Add one under `sites:`.", file=str(documents[0].file), key="sites"
@@ -132,10 +138,10 @@ def _config_error(
     error: ValidationError, origin: Mapping[_Path, Document], documents: Sequence[Document]
 ) -> ConfigError:
     first = error.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    # pydantic puts the discriminator's value behind `batch`, where the file has no such key
     path = tuple(
-        str(part)
-        for part in first["loc"]
-        if str(part) not in ("local", "condor", "condor-ce") or part == first["loc"][1]
+        part for place, part in enumerate(parts) if not (place == 3 and parts[2] == "batch" and part in _BATCH_TYPES)
     )
     known = path
     while known and known not in origin:
@@ -143,9 +149,22 @@ def _config_error(
     document = origin.get(known, documents[0])
     line = document.line(path)
     key = ".".join(path)
-    words = {"extra_forbidden": "unknown key", "missing": "missing"}.get(first["type"], first["msg"])
-    inner = first.get("ctx", {}).get("error")
-    hint = inner.hint if isinstance(inner, OffloadError) else "docs/configuration.md lists every key."
+    words = {"extra_forbidden": "unknown key", "missing": "missing"}.get(
+        first["type"], first["msg"].removeprefix("Value error, ")
+    )
+    hint = _nearest(path) if first["type"] == "extra_forbidden" else "docs/configuration.md lists every key."
     return ConfigError(
         f"{document.file}:{line}: {key}: {words}", hint=hint, file=str(document.file), line=line, key=key
     )
+
+
+_BATCH_TYPES = ("local", "condor", "condor-ce")
+
+
+_MODELS = (SitesConfig, SiteConfig, CondorConfig, LocalConfig, LimitsConfig, PolicyConfig, ImageConfig, DefaultsConfig)
+
+
+def _nearest(path: _Path) -> str:
+    names = {name for model in _MODELS for name in model.model_fields}
+    close = difflib.get_close_matches(path[-1], sorted(names), n=1)
+    return f"Did you mean {close[0]!r}?" if close else "docs/configuration.md lists every key."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from jupyter_offload.errors import BadQuantity
 from jupyter_offload.quantity import parse_bytes, parse_cpus, parse_duration
 
 __all__ = [
@@ -20,21 +22,22 @@ __all__ = [
 ]
 
 
-def _bytes(value: object) -> object:
-    return parse_bytes(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
+def _reader(parse: Callable[[str | int | float], object]) -> BeforeValidator:
+    def read(value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            return value
+        try:
+            return parse(value)
+        except BadQuantity as error:
+            message = f"{error.message}. {error.hint}"
+            raise ValueError(message) from error
+
+    return BeforeValidator(read)
 
 
-def _seconds(value: object) -> object:
-    return parse_duration(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
-
-
-def _cores(value: object) -> object:
-    return float(parse_cpus(value)) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else value
-
-
-Bytes = Annotated[int, BeforeValidator(_bytes)]
-Seconds = Annotated[int, BeforeValidator(_seconds)]
-Cores = Annotated[float, BeforeValidator(_cores)]
+Bytes = Annotated[int, _reader(parse_bytes)]
+Seconds = Annotated[int, _reader(parse_duration)]
+Cores = Annotated[float, _reader(lambda text: float(parse_cpus(text)))]
 
 
 class _Model(BaseModel):

@@ -49,10 +49,7 @@ def read_document(file: Path) -> Document:
         return Document(file, {}, {})
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{file}:1: not a mapping", hint="The file begins with `sites:`.", file=str(file), line=1)
-    lines: dict[tuple[str, ...], int] = {}
-    for path, line in _lines(file, node, ()):
-        lines[path] = line
-    return Document(file, yaml.safe_load(text), lines)
+    return Document(file, yaml.safe_load(text), dict(_lines(file, node, ())))
 
 
 def _lines(file: Path, node: yaml.Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
