@@ -1,0 +1,149 @@
+"""Free names: what a cell reads from the user's namespace before it binds it itself.
+
+`free_names` walks the syntax tree in evaluation order with the standard library alone. Its promise: every name whose
+absence makes the cell raise `NameError` is among the loads. A name is reported too many only when the cell mentions it
+on a path that this run does not take. What no analysis of the text can see (``globals()[name]``, ``exec(text)``,
+``%run``) is listed in `Names.blind`, so that the user can be told to name such inputs himself.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from dataclasses import dataclass
+from typing import Literal
+
+from jupyter_offload.errors import CaptureError
+from jupyter_offload.payload.flow.ledger import BOUND, OPTIONAL, REQUIRED, STAR, Ledger
+from jupyter_offload.payload.flow.scope import Scope, bindings
+from jupyter_offload.payload.flow.statements import Statements
+
+__all__ = ["Blind", "Import", "Load", "Names", "free_names"]
+
+Kind = Literal["required", "maybe", "optional"]
+
+PROVIDED = frozenset(dir(builtins)) | {"get_ipython", "display", "exit", "quit", "In", "Out"}
+"""Names that every Python or IPython has; a user's own value of that name is the caller's to find."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A name that the cell may read from outside.
+
+    ``kind``: `required` raises `NameError` whenever the place is reached without it; `maybe` only on the paths on
+    which the cell has not bound it before; `optional` never does (its absence is caught, or it stands in a magic or a
+    shell line). ``line`` and ``column`` (from 1 and 0) are the first place of that kind. ``builtin`` names exist
+    everywhere and matter only when the user has given the name a value of his own.
+    """
+
+    name: str
+    line: int
+    column: int
+    kind: Kind
+    builtin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A module that the cell imports anywhere: ``module`` is the top-level one, ``path`` the dotted path."""
+
+    module: str
+    path: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blind:
+    """A construct that may read names which the text does not show."""
+
+    line: int
+    construct: str
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a cell reads, binds, deletes and imports; loads in the order of their first place."""
+
+    loads: tuple[Load, ...]
+    stores: tuple[str, ...]
+    deletes: tuple[str, ...]
+    imports: tuple[Import, ...]
+    blind: tuple[Blind, ...]
+
+    def needed(self, namespace: frozenset[str] | set[str]) -> tuple[str, ...]:
+        """Return the loads that exist in `namespace`: what has to travel with the cell."""
+        return tuple(load.name for load in self.loads if load.name in namespace)
+
+
+def free_names(source: str) -> Names:
+    """Return the names of a cell, given its source after IPython's own transform (`TransformerManager`).
+
+    Raises `CaptureError` with the line when the source is not valid for this Python.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise CaptureError(
+            f"the cell cannot be read: {getattr(error, 'msg', error)} (line {line})",
+            hint=f"Mend line {line} of the cell.",
+            line=line,
+        ) from error
+    nodes = list(ast.walk(tree))
+    ledger = Ledger(
+        effects=frozenset(name for node in nodes if isinstance(node, ast.Global) for name in node.names),
+        lazy_annotations=any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in nodes),
+    )
+    walker = Statements(ledger, Scope("module"))
+    walker.statements(tree.body)
+    ledger.finish(walker.settled, walker.touched)
+    found = bindings(tree.body)
+    return Names(
+        loads=_loads(ledger),
+        stores=tuple(sorted((found.names | ledger.touched) - {STAR} - {n for n in ledger.touched if "@" in n})),
+        deletes=tuple(sorted(found.deleted)),
+        imports=_imports(nodes),
+        blind=tuple(Blind(line, construct) for line, construct in sorted(set(walker.blind))),
+    )
+
+
+def _loads(ledger: Ledger) -> tuple[Load, ...]:
+    """Merge the places of each name: the strongest kind counts."""
+    rank: dict[Kind, int] = {"required": 0, "maybe": 1, "optional": 2}
+    best: dict[str, Load] = {}
+    first: dict[str, tuple[int, int]] = {}
+    for place in ledger.places.values():
+        marks = ledger.circumstances(place)
+        if not marks & ~BOUND:
+            continue
+        kind: Kind = "required" if marks == REQUIRED else "optional" if marks == OPTIONAL else "maybe"
+        position = (getattr(place.node, "lineno", 1), getattr(place.node, "col_offset", 0))
+        load = Load(place.name, *position, kind, builtin=place.name in PROVIDED)
+        known = best.get(place.name)
+        if known is None or (rank[kind], position) < (rank[known.kind], (known.line, known.column)):
+            best[place.name] = load
+        first[place.name] = min(first.get(place.name, position), position)
+    return tuple(sorted(best.values(), key=lambda load: first[load.name]))
+
+
+def _imports(nodes: list[ast.AST]) -> tuple[Import, ...]:
+    found: dict[str, Import] = {}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            paths = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # `from a import b` may mean the module a.b: the caller looks whether there is one
+            paths = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names if alias.name != STAR)]
+        elif isinstance(node, ast.Call) and _imports_by_name(node):
+            value = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+            paths = [value] if isinstance(value, str) else []
+        else:
+            continue
+        for path in paths:
+            found.setdefault(path, Import(path.partition(".")[0], path, getattr(node, "lineno", 1)))
+    return tuple(sorted(found.values(), key=lambda item: item.line))
+
+
+def _imports_by_name(node: ast.Call) -> bool:
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+    return name in ("import_module", "__import__") and len(node.args) > 0
