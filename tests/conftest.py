@@ -6,13 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-
-
-def require(reason: str) -> None:
-    """Skip with a reason a test whose real part this machine lacks; with OFFLOAD_REQUIRE=all, as in CI, that is a failure."""
-    if os.environ.get("OFFLOAD_REQUIRE") == "all":
-        pytest.fail(f"required here: {reason}")
-    pytest.skip(reason)
+from parts.require import require
 
 
 @pytest.fixture
@@ -21,4 +15,4 @@ def data_folder() -> Path:
     folder = os.environ.get("OFFLOAD_DATA")
     if not folder:
         require("OFFLOAD_DATA names no folder")
-    return Path(str(folder))
+    return Path(folder)

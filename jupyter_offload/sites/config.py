@@ -8,6 +8,7 @@ lists under ``locked``. Without any file there is the one site `local`.
 from __future__ import annotations
 
 import difflib
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,8 +59,13 @@ def default_sites() -> SitesConfig:
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         setup=(f'export PATH={folder}:"$PATH"',),
         cache="~/.cache/jupyter_offload",
+        limits=LimitsConfig(cpus=float(os.cpu_count() or 1), memory=_machine_memory_bytes(), gpus=None),
     )
     return SitesConfig(default="local", sites={"local": site})
+
+
+def _machine_memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def load_sites(environ: Mapping[str, str]) -> SitesConfig:

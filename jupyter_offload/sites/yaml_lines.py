@@ -34,6 +34,7 @@ def read_document(file: Path) -> Document:
     try:
         text = file.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{file}: cannot be read: {error}", hint="Check the file's permissions.", file=str(file)
@@ -49,7 +50,7 @@ def read_document(file: Path) -> Document:
         return Document(file, {}, {})
     if not isinstance(node, yaml.MappingNode):
         raise ConfigError(f"{file}:1: not a mapping", hint="The file begins with `sites:`.", file=str(file), line=1)
-    return Document(file, yaml.safe_load(text), dict(_lines(file, node, ())))
+    return Document(file, values, dict(_lines(file, node, ())))
 
 
 def _lines(file: Path, node: yaml.Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
