@@ -1,0 +1,116 @@
+"""Containers without an image: processes of the worker itself, with the site's own Python.
+
+There is no mount of one's own on a worker, so the Pod's paths cannot exist there. A container's files all lie below its workingDir:
+the volume that is mounted there (or above it) *is* the working directory, further volumes below it are links, and anything else is refused.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from jupyter_offload.translator.environment import Surroundings
+from jupyter_offload.translator.manifest import Container, Mount, Pod
+from jupyter_offload.translator.quoting import Variable, Word, quote, quote_word
+from jupyter_offload.translator.reading import refuse
+from jupyter_offload.translator.volumes import Entry, folder_of
+
+__all__ = ["IMAGE", "body", "layout"]
+
+IMAGE = "host"
+WORKDIR: Word = (Variable.WORKDIR,)
+
+_BASH_OWN = re.compile(
+    "BASH.*|LC_.*|HIST.*|OPT(ARG|ERR|IND)|TEXTDOMAIN(DIR)?|[EP]?P?UID|EPOCH.*|FUNC(NAME|NEST)|_|COLUMNS|COMP_WORDBREAKS|COPROC|DIRSTACK"
+    "|EXECIGNORE|GLOBIGNORE|GROUPS|HOSTFILE|IFS|IGNOREEOF|LANG|LANGUAGE|LINENO|LINES|MAILCHECK|MAPFILE|OLDPWD|PIPESTATUS|POSIXLY_CORRECT"
+    "|PPID|PWD|RANDOM|READLINE_.*|REPLY|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TMOUT|histchars"
+)
+"""Variables that bash itself gives a meaning; an assignment would change bash, fail, or not arrive as written."""
+
+
+def layout(container: Container, pod: Pod) -> tuple[str, list[Entry]]:
+    """Return the container's working directory (relative to the work folder) and the links and folders it needs.
+
+    Raises `ManifestError` for an image, or a mount that does not lie below the workingDir.
+    """
+    if container.image != IMAGE:
+        refuse(
+            f"{container.at}.image",
+            f"the site runs programs without images; the image must be {IMAGE!r}",
+            "Choose a site with containers.",
+        )
+    top = container.working_dir
+    if top is None:
+        if container.mounts:
+            refuse(f"{container.at}.workingDir", "is missing: with the host runtime all volumes lie below it")
+        return _private(container), [Entry(_private(container), "folder")]
+    roots = [mount for mount in container.mounts if _below(top, mount.path) is not None]
+    root = max(roots, key=lambda mount: len(mount.path), default=None)
+    if root is None:
+        base, base_path, entries = _private(container), top, [Entry(_private(container), "folder")]
+    else:
+        if pod.volumes[root.volume].kind != "emptyDir":
+            refuse(root.at, "the working directory must lie in an emptyDir volume with the host runtime")
+        base, base_path, entries = _place(root), root.path, [Entry(_place(root), "folder")]
+    for mount in sorted(container.mounts, key=lambda mount: mount.path):
+        if mount is not root:
+            entries += _link(mount, base, base_path, container, pod)
+    inside = _below(top, base_path)
+    workdir = posixpath.normpath(f"{base}/{inside}")
+    return workdir, [*entries, Entry(workdir, "folder")]
+
+
+def body(found: Surroundings, workdir: str, folder: str) -> str:
+    """Return the bash lines that become the container's process; ``folder`` is its own scratch folder."""
+    lines = [f'o_workdir="$o_root"/{quote(workdir)}', 'cd -- "$o_workdir" || exit 126', "o_locale_back"]
+    lines.append(f'export TMPDIR="$o_root"/{quote(folder)}')
+    by_env = []
+    for name, word in found.env.items():
+        if _BASH_OWN.fullmatch(name):
+            by_env.append(f"{name}={quote_word(word)}")
+        else:
+            lines.append(f"export {name}={quote_word(word)}")
+    words = [quote_word(word) for word in found.command + found.args]
+    if by_env:  # names that mean something to bash itself are set by env(1)
+        lines.append(" \\\n    ".join(['exec -- "$o_env"', *by_env, " ".join(words)]))
+    else:
+        lines.append(" ".join(["exec", "--", *words]))
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _link(mount: Mount, base: str, base_path: str, container: Container, pod: Pod) -> list[Entry]:
+    inside = _below(mount.path, base_path)
+    if inside is None or inside == ".":
+        refuse(
+            f"{mount.at}.mountPath",
+            f"{mount.path!r} does not lie below the working directory {base_path!r}, as the host runtime needs",
+        )
+    for other in container.mounts:
+        if other is not mount and other.path != base_path and _below(mount.path, other.path) is not None:
+            refuse(
+                f"{mount.at}.mountPath",
+                f"{mount.path!r} lies in the volume mounted at {other.path!r}, which the host runtime cannot do",
+            )
+    at = f"{base}/{inside}"
+    if pod.volumes[mount.volume].kind == "hostPath":
+        target = posixpath.normpath(f"{pod.volumes[mount.volume].source.required('path')}/{mount.sub_path}")
+        return [Entry(at, "link", target=target)]
+    place = _place(mount)
+    link = Entry(at, "link", target=posixpath.relpath(place, posixpath.dirname(at)))
+    return [link] if pod.volumes[mount.volume].kind != "emptyDir" else [Entry(place, "folder"), link]
+
+
+def _place(mount: Mount) -> str:
+    return posixpath.normpath(f"{folder_of(mount.volume)}/{mount.sub_path}")
+
+
+def _private(container: Container) -> str:
+    return f"private/{container.name}"
+
+
+def _below(path: str, top: str) -> str | None:
+    """Return ``path`` relative to ``top``, or ``None`` when it does not lie there."""
+    if path == top:
+        return "."
+    prefix = top if top.endswith("/") else top + "/"
+    return path[len(prefix) :] if path.startswith(prefix) else None
