@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from parts.pool import fault_pool, old_pool, pool
 from parts.require import require
+
+__all__ = ["fault_pool", "old_pool", "pool"]
 
 
 @pytest.fixture

@@ -41,14 +41,20 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--ce", action="store_true", help="also a CE (port 9619) in front of the pool")
     up.add_argument("--suite", choices=["sid", "trixie"], default="sid", help="sid: HTCondor 25.14; trixie: 23.9")
     up.add_argument("--config", choices=["fast", "default"], default="default", help="fast: one-second cycles")
-    up.add_argument("--share", metavar="DIR", help="show DIR at the same path on submit and execute nodes (made mode 1777)")
+    up.add_argument(
+        "--share", metavar="DIR", help="show DIR at the same path on submit and execute nodes (made mode 1777)"
+    )
     up.add_argument("--gpus", action="store_true", help="four simulated A100 on the first execute node")
     up.add_argument("--hold-memory", action="store_true", help="hold jobs that use more memory than requested")
-    up.add_argument("--set", action="append", default=[], type=_setting, metavar="KNOB=VALUE", help="one more HTCondor setting")
+    up.add_argument(
+        "--set", action="append", default=[], type=_setting, metavar="KNOB=VALUE", help="one more HTCondor setting"
+    )
     up.add_argument("--json", action="store_true", help="print what `pool describe --json` prints")
 
     down = command("down", _down, "stop a pool gracefully and remove it with its secrets")
-    down.add_argument("--time", type=int, default=10, metavar="SECONDS", help="how long a graceful stop may take (default 10)")
+    down.add_argument(
+        "--time", type=int, default=10, metavar="SECONDS", help="how long a graceful stop may take (default 10)"
+    )
 
     token = command("token", _token, "make an IDTOKEN for a user (alice and bob exist on every node)")
     token.add_argument("user")
@@ -58,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
 
     config = command("config", _config, "switch a running pool to one-second cycles or back")
     config.add_argument("choice", nargs="?", choices=["fast", "default"])
-    config.add_argument("--set", action="append", default=[], type=_setting, metavar="KNOB=VALUE", help="change a setting")
+    config.add_argument(
+        "--set", action="append", default=[], type=_setting, metavar="KNOB=VALUE", help="change a setting"
+    )
     config.add_argument("--node", help="only there (default: all nodes)")
 
     status = command("status", _status, "the health of each node; exit 1 unless all are healthy")

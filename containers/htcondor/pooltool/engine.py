@@ -56,7 +56,8 @@ class Engine:
     def run_many(self, commands: Sequence[Sequence[str]], *, check: bool = True) -> None:
         """Several engine commands side by side; the first failure is raised after all have ended."""
         started = [
-            subprocess.Popen([self.path, *c], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for c in commands
+            subprocess.Popen([self.path, *c], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for c in commands
         ]
         failures = []
         for command, process in zip(commands, started, strict=True):

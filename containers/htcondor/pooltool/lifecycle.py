@@ -44,7 +44,9 @@ def up(name: str, plan: Plan, engine: Engine) -> Pool:
         if pool is not None:
             missing = {n.container for n in pool.nodes} - engine.running([n.container for n in pool.nodes])
             if missing:
-                raise PoolError(f"pool {name} is not whole ({', '.join(sorted(missing))} not running): `pool down --name {name}` first")
+                raise PoolError(
+                    f"pool {name} is not whole ({', '.join(sorted(missing))} not running): `pool down --name {name}` first"
+                )
             return pool
         pool = _start(name, plan, engine)
         try:
@@ -92,7 +94,9 @@ def _nodes(name: str, plan: Plan, subnet: ipaddress.IPv4Network) -> list[Node]:
         options += ["-ogpus"] if plan.gpus and number == 1 else []
         options += ["-ohold-memory"] if plan.hold_memory else []
         rows.append((f"ep{number}", "e", 10 + number, options))
-    return [Node(n, role, f"offload-{name}-{n}", str(subnet[host]), [*options, *common]) for n, role, host, options in rows]
+    return [
+        Node(n, role, f"offload-{name}-{n}", str(subnet[host]), [*options, *common]) for n, role, host, options in rows
+    ]
 
 
 def _run_command(pool: Pool, node: Node, network: str, engine: Engine) -> list[str]:
@@ -131,7 +135,9 @@ def wait(pool: Pool, engine: Engine, seconds: float = _ALIVE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while missing := _missing(pool, engine):
         if time.monotonic() > deadline:
-            raise PoolError(f"pool {pool.name}: after {seconds:.0f} s still missing: {', '.join(missing)} (see `{engine.path} logs`)")
+            raise PoolError(
+                f"pool {pool.name}: after {seconds:.0f} s still missing: {', '.join(missing)} (see `{engine.path} logs`)"
+            )
         time.sleep(0.2)
 
 
@@ -249,7 +255,11 @@ def describe(pool: Pool) -> dict[str, object]:
         "down_command": [command, "down", "--name", pool.name],
     }
     for node in pool.by_role("c"):
-        answer["ce"] = {"collector": f"{node.address}:9619", "schedd": node.hostname, "batch_schedd": f"batch@{node.hostname}"}
+        answer["ce"] = {
+            "collector": f"{node.address}:9619",
+            "schedd": node.hostname,
+            "batch_schedd": f"batch@{node.hostname}",
+        }
     return answer
 
 

@@ -1,0 +1,343 @@
+"""The pool image itself: roles, security, identities, containers in jobs, the CE's route and policies, stopping."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parts.pool import COMMAND, CONTAINERS, Address, Pool
+
+pytestmark = [pytest.mark.pool, pytest.mark.timeout(600)]
+
+RAW_SUBMIT = Path(__file__).resolve().parents[1] / "parts" / "raw_submit.py"
+
+
+def run_job(
+    at: Address, token_folder: Path | None, script: str, *, seconds: float = 60, **submit: str
+) -> dict[str, Any]:
+    order = {
+        "collector": at.collector,
+        "schedd": at.schedd,
+        "token_folder": str(token_folder) if token_folder else None,
+        "script": script,
+        "submit": submit,
+        "seconds": seconds,
+    }
+    done = subprocess.run(
+        [sys.executable, str(RAW_SUBMIT)], input=json.dumps(order), capture_output=True, text=True, timeout=seconds + 60
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def folder_of(pool: Pool, user: str) -> Path:
+    return pool.token_file(user).parent
+
+
+# roles
+
+
+def test_every_role_is_up_and_healthy(pool: Pool) -> None:
+    health = pool.health()
+    assert set(health) >= {"cm", "ap", "ep1"}
+    assert set(health.values()) == {"healthy"}
+
+
+def test_the_manager_sees_the_nodes_with_the_slots_that_were_asked_for(pool: Pool) -> None:
+    lines = pool.exec(
+        "cm", "condor_status", "-constraint", "PartitionableSlot", "-af", "Machine", "TotalSlotCpus"
+    ).splitlines()
+    assert sorted(line.split()[0].split(".")[0] for line in lines) == pool.execute_nodes
+    assert {line.split()[1] for line in lines} == {"4"}
+
+
+def test_condor_master_supervises_a_killed_daemon_comes_back(fault_pool: Pool) -> None:
+    before = fault_pool.exec("cm", "pgrep", "-x", "condor_negotiat").split()
+    fault_pool.kill_daemon("cm", "condor_negotiat")
+    deadline = time.monotonic() + 60
+    while True:
+        found = subprocess.run(
+            [fault_pool.description["engine"], "exec", fault_pool.container("cm"), "pgrep", "-x", "condor_negotiat"],
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        if found and found != before:
+            break
+        assert time.monotonic() < deadline, "the negotiator was not started again"
+        time.sleep(0.2)
+    fault_pool.await_healthy("cm")
+
+
+def test_logs_are_on_standard_output_with_their_daemon_in_front(pool: Pool) -> None:
+    done = subprocess.run(
+        [pool.description["engine"], "logs", pool.container("ap")], capture_output=True, text=True, timeout=60
+    )
+    text = done.stdout + done.stderr
+    assert "condor/MasterLog: " in text
+    assert "condor/SchedLog: " in text
+
+
+# security
+
+
+def test_nobody_submits_without_a_token(pool: Pool) -> None:
+    answer = run_job(pool.ap, None, "true")
+    assert "error" in answer, f"submitted without any credential: {answer}"
+
+
+def test_a_token_of_another_key_is_refused(pool: Pool, tmp_path: Path) -> None:
+    head, body, signature = pool.token("alice").split(".")
+    forged = tmp_path / "forged"
+    forged.mkdir(mode=0o700)
+    flipped = ("A" if signature[0] != "A" else "B") + signature[1:]
+    (forged / "token").write_text(".".join([head, body, flipped]) + "\n")
+    (forged / "token").chmod(0o600)
+    assert "error" in run_job(pool.ap, forged, "true")
+
+
+def test_a_token_for_reading_does_not_submit(pool: Pool, tmp_path: Path) -> None:
+    folder = tmp_path / "read"
+    folder.mkdir(mode=0o700)
+    (folder / "token").write_text(pool.token("alice", scopes=["READ"]) + "\n")
+    (folder / "token").chmod(0o600)
+    assert "error" in run_job(pool.ap, folder, "true")
+
+
+def test_an_execute_node_holds_no_signing_key_and_its_token_cannot_submit(pool: Pool, tmp_path: Path) -> None:
+    assert pool.exec("ep1", "ls", "-A", "/etc/condor/passwords.d").split() == []
+    folder = tmp_path / "execute"
+    folder.mkdir(mode=0o700)
+    (folder / "token").write_text(pool.exec("ep1", "cat", "/etc/condor/tokens.d/execute"))
+    (folder / "token").chmod(0o600)
+    assert "error" in run_job(pool.ap, folder, "true")
+
+
+def test_a_job_reads_neither_token_nor_key(pool: Pool) -> None:
+    answer = run_job(
+        pool.ap,
+        folder_of(pool, "alice"),
+        "ls /etc/condor/tokens.d /etc/condor/passwords.d; cat /etc/condor/tokens.d/execute",
+    )
+    assert answer["out"] == ""
+    assert answer["err"].count("Permission denied") == 3
+
+
+def test_secrets_on_the_host_are_for_their_owner_alone(pool: Pool) -> None:
+    token = pool.token_file("alice")
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jupyter_offload" / "pools"
+    state = cache / pool.name
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    for path in (state / "passwords.d" / "POOL", state / "executors" / "execute"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_no_token_is_in_the_description(pool: Pool) -> None:
+    assert "eyJ" not in json.dumps(pool.description)
+
+
+# jobs
+
+
+@pytest.mark.parametrize(("user", "uid"), [("alice", 1001), ("bob", 1002)])
+def test_a_job_runs_as_its_owner_on_an_execute_node(pool: Pool, user: str, uid: int) -> None:
+    answer = run_job(pool.ap, folder_of(pool, user), "id -u; hostname; exit 3")
+    assert answer["ad"]["User"] == f"{user}@{pool.uid_domain}"
+    assert answer["ad"]["ExitCode"] == "3"
+    found_uid, host = answer["out"].split()
+    assert int(found_uid) == uid
+    assert host.split(".")[0] in pool.execute_nodes
+
+
+@pytest.mark.parametrize(("release", "python"), [(12, "3.11"), (13, "3.13")])
+def test_a_job_runs_the_science_image_by_apptainer(pool: Pool, release: int, python: str) -> None:
+    code = "import sys, os, numpy, sklearn, matplotlib, IPython; print(*sys.version_info[:2], os.getuid(), sep='.')"
+    script = f'apptainer exec {pool.image(release)} python3 -c "{code}"'
+    answer = run_job(pool.ap, folder_of(pool, "alice"), script)
+    assert answer["out"].strip() == f"{python}.1001", answer["err"]
+
+
+def test_the_science_image_serves_the_container_universe(pool: Pool) -> None:
+    answer = run_job(
+        pool.ap,
+        folder_of(pool, "alice"),
+        "cat /etc/debian_version",
+        universe="container",
+        container_image=pool.image(12),
+        transfer_container="false",
+    )
+    assert answer["out"].startswith("12."), answer
+
+
+def test_a_sif_file_runs_for_an_ordinary_user(pool: Pool) -> None:
+    """The parts that SIF files need and a plain folder does not: squashfuse and a usable /dev/fuse."""
+    script = (
+        "mkdir -p root/bin root/tmp root/proc root/sys root/dev root/etc && cp /usr/bin/true root/bin/true\n"
+        "ldd /usr/bin/true | grep -o '/[^ ]*' | while read -r lib; do mkdir -p root$(dirname $lib); cp -L $lib root$lib; done\n"
+        "apptainer build --disable-cache small.sif root >build.log 2>&1 || cat build.log\n"
+        "apptainer exec small.sif /bin/true && echo ran\n"
+    )
+    answer = run_job(pool.ap, folder_of(pool, "alice"), script, seconds=120)
+    assert answer["out"].strip().endswith("ran"), answer
+
+
+def test_shared_folder_without_transfer(pool: Pool) -> None:
+    folder = pool.share / f"job-{os.getpid()}-{time.monotonic_ns()}"
+    folder.mkdir(mode=0o700)
+    try:
+        os.chown(folder, 1001, 1001)
+        script = (
+            "import os, sys, htcondor2 as h\n"
+            "collector, schedd, folder = sys.argv[1:]\n"
+            "s = h.Schedd(h.Collector(collector).locate(h.DaemonType.Schedd, schedd))\n"
+            "s.submit(h.Submit({'executable': '/usr/bin/id', 'transfer_executable': 'false', 'arguments': '-un',\n"
+            "  'output': 'out', 'error': 'err', 'log': 'log', 'initialdir': folder, 'should_transfer_files': 'NO'}))\n"
+        )
+        environment = {
+            "PATH": os.environ["PATH"],
+            "CONDOR_CONFIG": "/dev/null",
+            "_CONDOR_SEC_CLIENT_AUTHENTICATION_METHODS": "IDTOKENS",
+            "_CONDOR_SEC_TOKEN_DIRECTORY": str(folder_of(pool, "alice")),
+            "_CONDOR_FILESYSTEM_DOMAIN": str(pool.description["filesystem_domain"]),
+        }
+        argv = [sys.executable, "-c", script, pool.collector, pool.schedd, str(folder)]
+        subprocess.run(argv, env=environment, check=True, timeout=60)
+        deadline = time.monotonic() + 60
+        while not (folder / "out").exists() or not (folder / "out").read_text():
+            assert time.monotonic() < deadline, (folder / "log").read_text() if (folder / "log").exists() else "no log"
+            time.sleep(0.1)
+        assert (folder / "out").read_text() == "alice\n"
+        assert (folder / "out").stat().st_uid == 1001
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_simulated_gpus_are_given_by_model(pool: Pool) -> None:
+    answer = run_job(
+        pool.ap,
+        folder_of(pool, "alice"),
+        "echo $CUDA_VISIBLE_DEVICES; hostname",
+        request_gpus="1",
+        require_gpus='DeviceName == "A100-SXM4-40GB"',
+    )
+    device, host = answer["out"].split()
+    assert device.startswith("GPU-")
+    assert host.startswith("ep1.")
+
+
+def test_memory_over_the_request_is_held(pool: Pool) -> None:
+    script = 'python3 -c "import time; b = bytearray(400 << 20); time.sleep(60)"'
+    answer = run_job(pool.ap, folder_of(pool, "alice"), script, request_memory="50", seconds=90)
+    assert answer["ad"]["JobStatus"] == "5", answer
+    assert "memory usage exceeded" in answer["ad"]["HoldReason"]
+
+
+# the CE
+
+
+def test_the_ce_routes_a_job_to_the_pool_as_its_owner(pool: Pool) -> None:
+    answer = run_job(pool.ce, folder_of(pool, "alice"), "id -un; hostname", seconds=90)
+    assert answer["ad"]["JobStatus"] == "4", answer
+    assert "." in answer["ad"]["RoutedToJobId"]
+    user, host = answer["out"].split()
+    assert user == "alice"
+    assert host.split(".")[0] in pool.execute_nodes
+
+
+def test_the_route_translates_the_ce_words(pool: Pool) -> None:
+    script = "grep -E '^(RequestCpus|RequestMemory|AllowedExecuteDuration) ' .job.ad"
+    words = {"+xcount": "2", "+maxMemory": "300", "+maxWallTime": "7"}
+    answer = run_job(pool.ce, folder_of(pool, "alice"), script, seconds=90, **words)
+    lines = dict(line.split(" = ") for line in answer["out"].splitlines())
+    assert lines == {"RequestCpus": "2", "RequestMemory": "300", "AllowedExecuteDuration": "420"}, answer
+
+
+def test_nobody_submits_to_the_ce_without_a_token(pool: Pool) -> None:
+    assert "error" in run_job(pool.ce, None, "true")
+
+
+def test_the_ce_holds_what_no_route_takes(fault_pool: Pool) -> None:
+    fault_pool.configure("CE_IDLE_HOLD_SECONDS=3", "JOB_ROUTER_SOURCE_JOB_CONSTRAINT=false", node="ce")
+    try:
+        answer = run_job(fault_pool.ce, folder_of(fault_pool, "alice"), "true", seconds=90)
+    finally:
+        fault_pool.configure(
+            "CE_IDLE_HOLD_SECONDS=1800",
+            "JOB_ROUTER_SOURCE_JOB_CONSTRAINT=target.JobUniverse =?= 5 || target.JobUniverse =?= 1",
+            node="ce",
+        )
+    assert answer["ad"]["JobStatus"] == "5", answer
+    assert "no matching routes" in answer["ad"]["HoldReason"]
+
+
+# running and stopping
+
+
+def test_fast_and_default_are_switched_while_it_runs(fault_pool: Pool) -> None:
+    def interval() -> str:
+        return fault_pool.exec("cm", "condor_config_val", "-negotiator", "NEGOTIATOR_INTERVAL").strip()
+
+    assert interval() == "1"
+    subprocess.run([COMMAND, "config", "default", "--name", fault_pool.name], check=True, timeout=120)
+    try:
+        assert interval() == "60"
+    finally:
+        subprocess.run([COMMAND, "config", "fast", "--name", fault_pool.name], check=True, timeout=120)
+    assert interval() == "1"
+
+
+def test_the_health_check_notices_a_dead_daemon(fault_pool: Pool) -> None:
+    fault_pool.exec("ep1", "pkill", "-STOP", "-x", "condor_startd")
+    try:
+        assert "startd does not answer" in fault_pool.health()["ep1"]
+    finally:
+        fault_pool.exec("ep1", "pkill", "-CONT", "-x", "condor_startd")
+    fault_pool.await_healthy("ep1")
+
+
+def test_sigterm_stops_a_node_gracefully(fault_pool: Pool) -> None:
+    fault_pool.stop("ep1", seconds=30)
+    state = json.loads(fault_pool.engine("inspect", fault_pool.container("ep1")))[0]["State"]
+    assert state["ExitCode"] == 0
+    log = fault_pool.exec("cm", "condor_status", "-startd", "-af", "Machine")
+    assert "ep1" not in log, "the stopped node did not take its slots away"
+    fault_pool.start("ep1")
+
+
+def test_a_second_up_of_the_same_name_changes_nothing(pool: Pool) -> None:
+    done = subprocess.run(
+        [COMMAND, "up", "--json", "--name", pool.name, "--execute", "1"], capture_output=True, text=True, timeout=120
+    )
+    assert json.loads(done.stdout)["containers"] == pool.description["containers"]
+
+
+@pytest.mark.parametrize("arguments", [["token", "alice"], ["describe"], ["status"], ["config", "fast"]])
+def test_commands_on_a_pool_that_is_not_there_say_how_to_start_one(arguments: list[str], pool: Pool) -> None:
+    done = subprocess.run([COMMAND, *arguments, "--name", "nowhere"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "pool up --name nowhere" in done.stderr
+
+
+def test_htcondor_23_9_runs_jobs_too(old_pool: Pool) -> None:
+    assert "CondorVersion: 23.9." in old_pool.exec("cm", "condor_version")
+    answer = run_job(old_pool.ap, folder_of(old_pool, "bob"), "id -un; apptainer --version")
+    assert answer["out"].startswith("bob\napptainer version"), answer
+
+
+def test_the_compose_file_and_the_containerfile_name_files_that_exist() -> None:
+    folder = CONTAINERS / "htcondor"
+    text = (folder / "Containerfile").read_text()
+    copied = [line.split()[1:-1] for line in text.splitlines() if line.startswith("COPY ")]
+    assert copied
+    for name in (name for names in copied for name in names):
+        assert (folder / name).exists(), name
+    assert "Containerfile" in (folder / "compose.yaml").read_text()
