@@ -9,12 +9,15 @@ from jupyter_offload.pod import GPU_RESOURCE
 from jupyter_offload.quantity import parse_quantity, whole
 from jupyter_offload.translator.manifest import Pod
 
-__all__ = ["Needs", "needs_of", "total"]
+__all__ = ["WRITING_SECONDS", "Needs", "needs_of", "total"]
+
+WRITING_SECONDS = 10
+"""Time that the script has for output.tar after the containers' grace period."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What one task needs of a worker: the fields of the batch seam's ``Demand``, resolved and rounded up."""
+    """What one task needs of a worker: the fields of the batch seam's ``Demand``, resolved and rounded up, and the grace period."""
 
     cpus: int = 1
     memory_bytes: int = 1 << 30
@@ -23,6 +26,8 @@ class Needs:
     gpu_model: str | None = None
     time_seconds: int | None = None
     """Longest run time of one attempt."""
+    grace_seconds: int = 40
+    """What the batch system must leave between SIGTERM and SIGKILL: the Pod's grace period and time to write the output."""
     exact_cpus: Fraction = Fraction(1)
     """Cores before rounding up to whole ones."""
 
@@ -50,5 +55,6 @@ def needs_of(pod: Pod) -> Needs:
         gpus=gpus,
         gpu_model=pod.gpu_model if gpus else None,
         time_seconds=pod.deadline_seconds,
+        grace_seconds=pod.grace_seconds + WRITING_SECONDS,
         exact_cpus=cpus or usual.exact_cpus,
     )

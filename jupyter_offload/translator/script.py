@@ -37,12 +37,10 @@ class Translation:
     """Members of inputs.tar, in order."""
     task_entries: tuple[tuple[Entry, ...], ...]
     """Per task the members of its own tar; empty when no task has files of its own."""
-    demand: Needs
+    needs: Needs
     containers: tuple[str, ...]
     """Names, init containers first."""
     tasks: int
-    grace_seconds: int
-    """What the batch system must leave between SIGTERM and SIGKILL: the Pod's grace period and time to write the output."""
     notes: tuple[str, ...] = ()
     """What differs from a cluster, in plain words."""
 
@@ -109,10 +107,9 @@ def translate(work: Work, options: Options) -> Translation:
         )
         if has_own
         else (),
-        demand=needs_of(pod),
+        needs=needs_of(pod),
         containers=tuple(container.name for container in everyone),
         tasks=work.tasks,
-        grace_seconds=pod.grace_seconds + 10,
     )
 
 
