@@ -1,0 +1,158 @@
+"""The one place that decides which task starts next.
+
+A pass looks at what is on disk, puts right what a kill -9 left behind, and starts what fits: first come, first served, the sum of
+cores within the slots; a task that asks for more cores than there are runs alone. A pass is made by the service when something is
+started or found wrong, and by every supervisor as it ends, so the queue moves on while no service runs.
+"""
+
+# Plain os calls: pathlib takes longer to import than a task to start.
+# ruff: noqa: PTH, PERF203
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from .spool import Entry, Spool, read_record, remove_file, remove_tree
+
+__all__ = ["LOCK_DESCRIPTOR", "NUDGE", "launch", "remove_group_if_gone", "requeue", "run_pass", "sweep"]
+
+_BOOT = "import sys; sys.path.append(sys.argv[1]); from processes.supervise import main; main(sys.argv[2:])"
+"""Finds this package without its parents, whose import would cost more than the start of the supervisor."""
+
+NUDGE = signal.SIGURG
+"""Wakes a supervisor up. Ignored by default, so that it harms no one who does not expect it (yet)."""
+
+LOCK_DESCRIPTOR = 3
+"""Where a supervisor finds its task's lock, already held: so there is no moment in which a started task has no lock."""
+
+
+def run_pass(spool: Spool, environ: dict[str, str], now: float, boot: str) -> list[int]:
+    """Start what can start; return the pids of the supervisors started (the caller's children, to be reaped by it).
+
+    ``environ`` is the whole environment of the tasks, ``boot`` the id of this boot of the machine. Raises `spool.LockTimeout`.
+    """
+    started: list[int] = []
+    lock = spool.lock()
+    try:
+        sweep(spool, now)
+        slots = spool.slots()
+        used = 0
+        for name in os.listdir(spool.running):
+            entry = Entry(name)
+            claim = _claim(spool, entry)
+            if claim is None:
+                used += min(entry.cpus, slots)
+            elif claim >= 0:
+                if _settled(spool, entry):
+                    os.close(claim)
+                    continue
+                started.append(launch(spool, entry, "recover", claim, environ, boot))
+                used += min(entry.cpus, slots)
+        for name in sorted(os.listdir(spool.queue)):
+            entry = Entry(name)
+            if used + min(entry.cpus, slots) > slots:
+                break
+            claim = _claim(spool, entry)
+            if claim is None:
+                continue  # its last supervisor is about to exit: the pass that it makes then starts this one
+            if claim < 0 or _is_final(spool, entry):
+                remove_file(f"{spool.queue}/{name}")
+                continue
+            os.rename(f"{spool.queue}/{name}", f"{spool.running}/{name}")
+            started.append(launch(spool, entry, "run", claim, environ, boot))
+            used += min(entry.cpus, slots)
+    finally:
+        os.close(lock)
+    return started
+
+
+def _claim(spool: Spool, entry: Entry) -> int | None:
+    """As `Spool.claim`; -1 when the whole submission is gone (and its entry with it)."""
+    try:
+        return spool.claim(entry.group, entry.index)
+    except FileNotFoundError:
+        remove_file(f"{spool.running}/{entry.name}")
+        return -1
+
+
+def _is_final(spool: Spool, entry: Entry) -> bool:
+    return any(os.path.exists(spool.state(entry.group, entry.index, what)) for what in ("end", "gone"))
+
+
+def _settled(spool: Spool, entry: Entry) -> bool:
+    """Put right a running entry without a supervisor that needs no supervisor to be put right."""
+    if _is_final(spool, entry):
+        remove_file(f"{spool.running}/{entry.name}")
+        return True
+    if not os.path.exists(spool.state(entry.group, entry.index, "run")):  # killed before the script could start
+        os.rename(f"{spool.running}/{entry.name}", f"{spool.queue}/{entry.name}")
+        return True
+    return False
+
+
+def requeue(spool: Spool, entry: Entry) -> None:
+    """Move a task from running back to its old place in the queue. Its ``again`` record must have been written."""
+    lock = spool.lock(timeout=60)
+    try:
+        remove_file(spool.state(entry.group, entry.index, "run"))
+        os.rename(f"{spool.running}/{entry.name}", f"{spool.queue}/{entry.name}")
+    finally:
+        os.close(lock)
+
+
+def sweep(spool: Spool, now: float) -> None:
+    """Remove submissions whose end of life has come. Their supervisors, which know it too, have ended what still ran."""
+    for name in os.listdir(spool.expires):
+        expires, _, group = name.partition("~")
+        if int(expires) > now:
+            continue
+        indices = {Entry(entry).index for entry in os.listdir(spool.running) if Entry(entry).group == group}
+        if any(spool.supervised(group, index) for index in indices):
+            continue
+        for folder in (spool.queue, spool.running):
+            for entry in os.listdir(folder):
+                if Entry(entry).group == group:
+                    remove_file(f"{folder}/{entry}")
+        remove_tree(spool.group(group))
+        remove_file(f"{spool.expires}/{name}")
+
+
+def remove_group_if_gone(spool: Spool, group: str) -> None:
+    """Remove a submission of which every task was removed and none runs any more. Only under the queue's lock."""
+    submission = read_record(f"{spool.group(group)}/submission")
+    if submission is None:
+        return
+    gone = sum(name.endswith(".gone") for name in os.listdir(f"{spool.group(group)}/state"))
+    if gone < int(submission["tasks"]) or any(Entry(name).group == group for name in os.listdir(spool.running)):
+        return
+    if submission["expires"]:
+        remove_file(f"{spool.expires}/{int(float(submission['expires'])) + 1}~{group}")
+    aside = f"{spool.jobs}/.{group}.{os.urandom(4).hex()}"
+    os.rename(spool.group(group), aside)
+    remove_tree(aside)
+
+
+def launch(spool: Spool, entry: Entry, mode: str, claim: int, environ: dict[str, str], boot: str) -> int:
+    """Start the supervisor of a task whose lock is ``claim`` (closed here) and return its pid."""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    log = f"{spool.root}/supervisors.log"
+    argv = [sys.executable, "-I", "-S", "-c", _BOOT, folder, spool.root, entry.name, mode, boot]
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            argv,
+            environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+                (os.POSIX_SPAWN_DUP2, claim, LOCK_DESCRIPTOR),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD],
+        )
+    finally:
+        os.close(claim)
