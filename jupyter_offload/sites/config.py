@@ -58,7 +58,7 @@ def default_sites() -> SitesConfig:
         batch=LocalConfig(type="local", slots=None),
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         setup=(f'export PATH={folder}:"$PATH"',),
-        cache="~/.cache/jupyter_offload",
+        cache=str(Path.home() / ".cache" / "jupyter_offload"),
         limits=LimitsConfig(cpus=float(os.cpu_count() or 1), memory=_machine_memory_bytes(), gpus=None),
     )
     return SitesConfig(default="local", sites={"local": site})

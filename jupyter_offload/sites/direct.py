@@ -32,6 +32,7 @@ from jupyter_offload.sites.outcome import batch_error, judge, read_status
 from jupyter_offload.sites.schema import SiteConfig
 from jupyter_offload.sites.watch import Pace, poll
 from jupyter_offload.translator import Options, Policy, Translation, translate, write
+from jupyter_offload.translator.options import Runtime
 
 __all__ = ["HOST_IMAGE", "DirectSite"]
 
@@ -46,7 +47,7 @@ class DirectSite:
     everywhere.
     """
 
-    def __init__(self, name: str, config: SiteConfig, batch: Batch, runtime: str) -> None:
+    def __init__(self, name: str, config: SiteConfig, batch: Batch, runtime: Runtime) -> None:
         self.name = name
         self._config = config
         self._batch = batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from jupyter_offload.batch.base import Status
 from jupyter_offload.job import State
 
 __all__ = ["Verdict", "batch_error", "judge", "read_status"]
-
-from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -55,36 +54,31 @@ def judge(job_id: str, status: Mapping[str, Any] | None, batch: Status | None, p
     unknown), ``problem`` why files are missing.
     """
     host = (batch.host if batch else None) or _text(status, "host")
-    times = {
-        "started": _number(status, "started") or (batch.started if batch else None),
-        "finished": _number(status, "finished") or (batch.finished if batch else None),
-    }
+    started = _number(status, "started") or (batch.started if batch else None)
+    finished = _number(status, "finished") or (batch.finished if batch else None)
+
+    def ended(state: State, error: errors.JobError | None = None, exit_code: int | None = None) -> Verdict:
+        return Verdict(state, error.message if error else "", error, exit_code, host, started, finished)
+
     if batch is not None and batch.state is State.CANCELLED:
-        return Verdict(
-            State.CANCELLED,
-            batch.reason or "cancelled",
-            errors.JobCancelled(batch.reason or "cancelled", job_id=job_id),
-            host=host,
-            **times,
-        )
+        return ended(State.CANCELLED, errors.JobCancelled(batch.reason or "cancelled", job_id=job_id))
     said = batch_error(batch) if batch is not None else None
     if said is not None:
-        return Verdict(State.FAILED, said.message, said, batch.exit_code if batch else None, host, **times)
+        return ended(State.FAILED, said, batch.exit_code if batch else None)
     if status is None:
-        return _without_status(job_id, batch, problem, host)
+        return ended(State.FAILED, _without_status(job_id, batch, problem), batch.exit_code if batch else None)
     if status.get("phase") == "Succeeded":
-        return Verdict(State.SUCCEEDED, "", None, 0, host, **times)
+        return ended(State.SUCCEEDED, exit_code=0)
     error = _container_error(job_id, status)
     code = error.details.get("exit_code")
-    return Verdict(State.FAILED, error.message, error, code if isinstance(code, int) else None, host, **times)
+    return ended(State.FAILED, error, code if isinstance(code, int) else None)
 
 
-def _without_status(job_id: str, batch: Status | None, problem: str, host: str | None) -> Verdict:
+def _without_status(job_id: str, batch: Status | None, problem: str) -> errors.JobError:
     code = batch.exit_code if batch else None
     what = f"was killed by {_signal(batch.signal)}" if batch and batch.signal else f"ended with exit code {code}"
     detail = f" ({problem})" if problem else ""
-    error = errors.JobFailed(f"the job script {what} and left no result{detail}", job_id=job_id)
-    return Verdict(State.FAILED, error.message, error, code, host)
+    return errors.JobFailed(f"the job script {what} and left no result{detail}", job_id=job_id)
 
 
 _REASONS: dict[str, tuple[type[errors.JobError], str, str]] = {
@@ -133,8 +127,8 @@ def _container_error(job_id: str, status: Mapping[str, Any]) -> errors.JobError:
             )
     if number:
         words = f"container {name} was killed by {_signal(number)}"
-        hint = "Often out of memory: ask for more with --memory." if number == signal.SIGKILL else None
-        return errors.JobFailed(words, hint=hint, job_id=job_id, container=name, exit_code=code, signal=number)
+        advice = "Often out of memory: ask for more with --memory." if number == signal.SIGKILL else None
+        return errors.JobFailed(words, hint=advice, job_id=job_id, container=name, exit_code=code, signal=number)
     return errors.JobFailed(
         f"exit code {code}" + ("" if name == "main" else f" of container {name}"),
         job_id=job_id,

@@ -1,0 +1,67 @@
+"""From the configuration to sites: the one place that knows which batch systems there are."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from jupyter_offload.batch.base import Batch
+from jupyter_offload.batch.condor.config import CondorConfig as Condor
+from jupyter_offload.errors import CapabilityMissing
+from jupyter_offload.sites.base import Site
+from jupyter_offload.sites.direct import DirectSite
+from jupyter_offload.sites.schema import CondorConfig, LocalConfig, SiteConfig, SitesConfig
+from jupyter_offload.translator.options import Runtime
+
+__all__ = ["build_site", "build_sites", "choose_runtime"]
+
+
+def build_sites(config: SitesConfig, state: Path) -> Mapping[str, Site]:
+    """Return every configured site by name. ``state`` is a folder (0700) where batch systems may keep files of their own."""
+    return {name: build_site(name, site, state) for name, site in config.sites.items()}
+
+
+def build_site(name: str, config: SiteConfig, state: Path) -> Site:
+    """Return one site. Raises `CapabilityMissing` where the extra that it needs is not installed."""
+    return DirectSite(name, config, _batch(name, config, state), choose_runtime(config))
+
+
+def choose_runtime(config: SiteConfig) -> Runtime:
+    """Return what runs images: for `auto` apptainer, but on the local site what this machine has."""
+    if config.runtime != "auto":
+        return config.runtime
+    if not isinstance(config.batch, LocalConfig):
+        return "apptainer"
+    if shutil.which("apptainer"):
+        return "apptainer"
+    return "singularity" if shutil.which("singularity") else "host"
+
+
+def _batch(name: str, config: SiteConfig, state: Path) -> Batch:
+    batch = config.batch
+    if isinstance(batch, LocalConfig):
+        from jupyter_offload.batch.local import LocalBatch
+
+        return LocalBatch(state / "local" / name, batch.slots)
+    try:
+        from jupyter_offload.batch.condor import CondorBatch
+    except ImportError as error:
+        raise CapabilityMissing(
+            f"site {name} needs HTCondor's Python bindings", hint="Install them: pip install 'jupyter_offload[condor]'."
+        ) from error
+    return CondorBatch(_condor(batch, config))
+
+
+def _condor(batch: CondorConfig, config: SiteConfig) -> Condor:
+    return Condor(
+        type=batch.type,
+        collector=batch.collector,
+        schedd=batch.schedd,
+        token_file=Path(batch.token_file).expanduser() if batch.token_file else None,
+        condor_config=batch.condor_config,
+        shared_filesystem=batch.filesystem == "shared",
+        submit=dict(config.submit),
+        ca_file=Path(batch.ca_file).expanduser() if batch.ca_file else None,
+        batch_size=batch.max_jobs_per_submit,
+    )
