@@ -8,7 +8,7 @@ sum of what they ask for fits; one that asks for more than there are runs alone.
 """
 
 # Plain os calls: a thousand tasks are looked at in one poll.
-# ruff: noqa: PTH, PERF203
+# ruff: noqa: PERF203, PTH110, PTH208
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from jupyter_offload.batch.processes.spool import (
     read_record,
     remove_file,
     remove_tree,
+    touch,
     write_file,
     write_record,
 )
@@ -177,7 +178,7 @@ class LocalBatch:
             for handle in handles:
                 if look.status(handle).state is State.PREPARING:
                     cpus = look.submission(_group(handle))["cpus"]
-                    write_file(f"{self._spool.queue}/{sequence:020d}~{cpus}~{_group(handle)}~{handle.index}", b"")
+                    touch(f"{self._spool.queue}/{sequence:020d}~{cpus}~{_group(handle)}~{handle.index}")
                     sequence += 1
         finally:
             os.close(lock)
@@ -246,6 +247,7 @@ class LocalBatch:
         return fetched
 
     def _remove(self, handles: Sequence[Handle]) -> None:
+        rubbish = []
         lock = self._spool.lock()
         try:
             groups = sorted({_group(handle) for handle in handles})
@@ -254,18 +256,19 @@ class LocalBatch:
                 task = task_id(handle)
                 if look.status(handle).state is State.LOST:
                     continue
-                write_file(self._spool.state(_group(handle), handle.index, "gone"), b"")
+                touch(self._spool.state(_group(handle), handle.index, "gone"))
                 self._ended.pop(task, None)
                 if task in look.queue:
                     remove_file(f"{self._spool.queue}/{look.queue[task].name}")
                 if task in look.running:
                     self._nudge(look.running[task])
                 else:
-                    remove_tree(self._spool.folder(_group(handle), handle.index))
-            for group in groups:
-                dispatch.remove_group_if_gone(self._spool, group)
+                    rubbish.append(self._spool.folder(_group(handle), handle.index))
+            rubbish += [aside for group in groups if (aside := dispatch.set_aside_if_gone(self._spool, group))]
         finally:
             os.close(lock)
+        for path in rubbish:
+            remove_tree(path)
         self._pass()
 
     def _find(self, job_ids: Sequence[str]) -> list[Found]:

@@ -1,7 +1,7 @@
 """The files of the `local` batch: taking over what is submitted, reading output, handing results back."""
 
 # Plain os calls: a thousand tasks are looked at in one poll.
-# ruff: noqa: PTH, PERF203
+# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH105, PTH110
 
 from __future__ import annotations
 

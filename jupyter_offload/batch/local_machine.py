@@ -1,7 +1,7 @@
 """What this machine has, and what of the service's environment a task may see."""
 
 # Plain os calls: a thousand tasks are looked at in one poll.
-# ruff: noqa: PTH, PERF203
+# ruff: noqa: PTH208
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ a thousand tasks cost a few milliseconds.
 """
 
 # Plain os calls: a thousand tasks are looked at in one poll.
-# ruff: noqa: PTH, PERF203
+# ruff: noqa: PTH208
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ started or found wrong, and by every supervisor as it ends, so the queue moves o
 """
 
 # Plain os calls: pathlib takes longer to import than a task to start.
-# ruff: noqa: PTH, PERF203
+# ruff: noqa: PTH100, PTH104, PTH110, PTH120, PTH208
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import sys
 
 from .spool import Entry, Spool, read_record, remove_file, remove_tree
 
-__all__ = ["LOCK_DESCRIPTOR", "NUDGE", "launch", "remove_group_if_gone", "requeue", "run_pass", "sweep"]
+__all__ = ["LOCK_DESCRIPTOR", "NUDGE", "launch", "requeue", "run_pass", "set_aside_if_gone", "sweep"]
 
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from processes.supervise import main; main(sys.argv[2:])"
 """Finds this package without its parents, whose import would cost more than the start of the supervisor."""
@@ -119,19 +119,22 @@ def sweep(spool: Spool, now: float) -> None:
         remove_file(f"{spool.expires}/{name}")
 
 
-def remove_group_if_gone(spool: Spool, group: str) -> None:
-    """Remove a submission of which every task was removed and none runs any more. Only under the queue's lock."""
+def set_aside_if_gone(spool: Spool, group: str) -> str | None:
+    """Take a submission out of sight when every task was removed and none runs; return the folder that is left to be deleted.
+
+    Only under the queue's lock; the deleting is better done without it.
+    """
     submission = read_record(f"{spool.group(group)}/submission")
     if submission is None:
-        return
+        return None
     gone = sum(name.endswith(".gone") for name in os.listdir(f"{spool.group(group)}/state"))
     if gone < int(submission["tasks"]) or any(Entry(name).group == group for name in os.listdir(spool.running)):
-        return
+        return None
     if submission["expires"]:
         remove_file(f"{spool.expires}/{int(float(submission['expires'])) + 1}~{group}")
     aside = f"{spool.jobs}/.{group}.{os.urandom(4).hex()}"
     os.rename(spool.group(group), aside)
-    remove_tree(aside)
+    return aside
 
 
 def launch(spool: Spool, entry: Entry, mode: str, claim: int, environ: dict[str, str], boot: str) -> int:

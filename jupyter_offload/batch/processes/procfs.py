@@ -4,7 +4,7 @@ A pid alone is never believed: it is used again. `Identity` is pid, start time, 
 """
 
 # Plain os calls: pathlib takes longer to import than a task to start.
-# ruff: noqa: PTH, PERF203
+# ruff: noqa: PERF203, PTH110, PTH115, PTH123, PTH208
 
 from __future__ import annotations
 

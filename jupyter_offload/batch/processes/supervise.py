@@ -9,7 +9,7 @@ Nothing is imported that is not needed before the script starts.
 """
 
 # Plain os calls: pathlib takes longer to import than a task to start.
-# ruff: noqa: PTH, PERF203
+# ruff: noqa: PTH102, PTH103, PTH110, PTH112, PTH116, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -339,8 +339,10 @@ class Supervisor:
         if os.path.exists(self._state("gone")):
             remove_tree(self.folder)
             lock = self.spool.lock(timeout=60)
-            dispatch.remove_group_if_gone(self.spool, self.entry.group)
+            aside = dispatch.set_aside_if_gone(self.spool, self.entry.group)
             os.close(lock)
+            if aside:
+                remove_tree(aside)
             return
         for folder, kept in ((self.folder, ("work",)), (self.work, _KEPT)):
             try:
