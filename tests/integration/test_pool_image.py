@@ -333,6 +333,16 @@ def test_htcondor_23_9_runs_jobs_too(old_pool: Pool) -> None:
     assert answer["out"].startswith("bob\napptainer version"), answer
 
 
+@pytest.mark.parametrize("folder", ["/tmp/x", "/var/tmp/x/y", "/root/x"])
+def test_a_shared_folder_that_jobs_could_not_see_is_refused(folder: str, pool: Pool) -> None:
+    done = subprocess.run(
+        [COMMAND, "up", "--name", "unshared", "--share", folder], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert f"--share {folder}: " in done.stderr
+    assert not Path(folder).exists()
+
+
 def test_the_compose_file_and_the_containerfile_name_files_that_exist() -> None:
     folder = CONTAINERS / "htcondor"
     text = (folder / "Containerfile").read_text()

@@ -275,7 +275,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     if name := os.environ.get("OFFLOAD_TEST_POOL"):
         yield Pool(describe(name), tokens)
         return
-    share = Path("/var/tmp/jupyter_offload-tests-share")
+    # Not under /tmp or /var/tmp: HTCondor gives each job its own ones.
+    share = Path("/srv/jupyter_offload-tests")
     with shared(SHARED_NAME, *_SHARED_OPTIONS, "--share", str(share), tokens=tokens) as running:
         yield running
 

@@ -58,20 +58,15 @@ def up(name: str, plan: Plan, engine: Engine) -> Pool:
 
 
 def _start(name: str, plan: Plan, engine: Engine) -> Pool:
+    shared = None if plan.share is None else _shared_folder(plan.share)
     image = build_image(plan.suite, engine)
     network = f"offload-{name}"
     subnet = engine.create_network(network)
     folder = state.folder(name)
     for part in ("", "passwords.d", "executors"):
         (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
-    share = None
-    if plan.share is not None:
-        path = Path(plan.share).resolve()
-        path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o1777)
-        share = str(path)
     nodes = _nodes(name, plan, ipaddress.IPv4Network(subnet))
-    pool = Pool(name, engine.path, image, plan.suite, subnet, plan.config, share, nodes)
+    pool = Pool(name, engine.path, image, plan.suite, subnet, plan.config, str(shared) if shared else None, nodes)
     state.save(pool)
     try:
         engine.run_many([_run_command(pool, node, network, engine) for node in nodes])
@@ -79,6 +74,21 @@ def _start(name: str, plan: Plan, engine: Engine) -> Pool:
         _remove(pool, engine, seconds=1)
         raise
     return pool
+
+
+def _shared_folder(text: str) -> Path:
+    """Make the folder, open to every user as /tmp is; PoolError where jobs could not see it under the same path."""
+    path = Path(text).resolve()
+    for closed, why in (
+        ("/tmp", "HTCondor gives each job a /tmp of its own"),  # noqa: S108
+        ("/var/tmp", "HTCondor gives each job a /var/tmp of its own"),  # noqa: S108
+        ("/root", "other users cannot enter /root"),
+    ):
+        if path.is_relative_to(closed):
+            raise PoolError(f"--share {text}: {why}; choose a folder elsewhere, e.g. /srv/{path.name}")
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o1777)
+    return path
 
 
 def _nodes(name: str, plan: Plan, subnet: ipaddress.IPv4Network) -> list[Node]:
