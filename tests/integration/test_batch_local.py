@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from jupyter_offload.batch.base import Batch
 from jupyter_offload.batch.local import LocalBatch
 from jupyter_offload.batch.wire import Loopback
 
-from .batch_contract import BatchContract, Rig
+pytest.register_assert_rewrite(f"{__package__}.batch_contract")
+from .batch_contract import BatchContract, Rig  # noqa: E402 (after the registration)
 
 
 class TestLocalBatch(BatchContract):
