@@ -16,7 +16,7 @@ from jupyter_offload.translator.manifest import Container
 from jupyter_offload.translator.quoting import Variable, Word, word_size
 from jupyter_offload.translator.reading import refuse
 
-__all__ = ["Surroundings", "expand", "surroundings"]
+__all__ = ["BASH_OWN", "Surroundings", "expand", "surroundings"]
 
 INDEX_VARIABLES = ("JOB_COMPLETION_INDEX", "OFFLOAD_TASK_INDEX")
 _REFERENCE = re.compile(r"\$(?:(\$)|\(([^)]*)\))")
@@ -25,6 +25,14 @@ STRING_LIMIT = 131072
 """Longest argument or ``NAME=value`` with its end that Linux passes to a program (MAX_ARG_STRLEN, 32 pages)."""
 TOTAL_LIMIT = 1 << 20
 """Half of what Linux usually allows for all of them together (a quarter of an 8 MiB stack); the rest is the worker's own."""
+
+
+BASH_OWN = re.compile(
+    "BASH.*|LC_.*|HIST.*|OPT(ARG|ERR|IND)|TEXTDOMAIN(DIR)?|[EP]?P?UID|EPOCH.*|FUNC(NAME|NEST)|_|COLUMNS|COMP_WORDBREAKS|COPROC|DIRSTACK"
+    "|EXECIGNORE|GLOBIGNORE|GROUPS|HOSTFILE|IFS|IGNOREEOF|LANG|LANGUAGE|LINENO|LINES|MAILCHECK|MAPFILE|OLDPWD|PIPESTATUS|POSIXLY_CORRECT"
+    "|PPID|PWD|RANDOM|READLINE_.*|REPLY|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TMOUT|histchars"
+)
+"""Variables that bash itself gives a meaning; an assignment would change bash, fail, or not arrive as written."""
 
 
 @dataclass(frozen=True)

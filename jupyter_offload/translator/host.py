@@ -7,25 +7,18 @@ the volume that is mounted there (or above it) *is* the working directory, furth
 from __future__ import annotations
 
 import posixpath
-import re
 
-from jupyter_offload.translator.environment import Surroundings
+from jupyter_offload.translator.environment import BASH_OWN, Surroundings
 from jupyter_offload.translator.manifest import Container, Mount, Pod
+from jupyter_offload.translator.paths import below, place_of
 from jupyter_offload.translator.quoting import Variable, Word, quote, quote_word
 from jupyter_offload.translator.reading import refuse
-from jupyter_offload.translator.volumes import Entry, folder_of
+from jupyter_offload.translator.volumes import Entry
 
 __all__ = ["IMAGE", "body", "layout"]
 
 IMAGE = "host"
 WORKDIR: Word = (Variable.WORKDIR,)
-
-_BASH_OWN = re.compile(
-    "BASH.*|LC_.*|HIST.*|OPT(ARG|ERR|IND)|TEXTDOMAIN(DIR)?|[EP]?P?UID|EPOCH.*|FUNC(NAME|NEST)|_|COLUMNS|COMP_WORDBREAKS|COPROC|DIRSTACK"
-    "|EXECIGNORE|GLOBIGNORE|GROUPS|HOSTFILE|IFS|IGNOREEOF|LANG|LANGUAGE|LINENO|LINES|MAILCHECK|MAPFILE|OLDPWD|PIPESTATUS|POSIXLY_CORRECT"
-    "|PPID|PWD|RANDOM|READLINE_.*|REPLY|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TMOUT|histchars"
-)
-"""Variables that bash itself gives a meaning; an assignment would change bash, fail, or not arrive as written."""
 
 
 def layout(container: Container, pod: Pod) -> tuple[str, list[Entry]]:
@@ -44,29 +37,31 @@ def layout(container: Container, pod: Pod) -> tuple[str, list[Entry]]:
         if container.mounts:
             refuse(f"{container.at}.workingDir", "is missing: with the host runtime all volumes lie below it")
         return _private(container), [Entry(_private(container), "folder")]
-    roots = [mount for mount in container.mounts if _below(top, mount.path) is not None]
+    roots = [mount for mount in container.mounts if below(top, mount.path) is not None]
     root = max(roots, key=lambda mount: len(mount.path), default=None)
     if root is None:
         base, base_path, entries = _private(container), top, [Entry(_private(container), "folder")]
     else:
         if pod.volumes[root.volume].kind != "emptyDir":
             refuse(root.at, "the working directory must lie in an emptyDir volume with the host runtime")
-        base, base_path, entries = _place(root), root.path, [Entry(_place(root), "folder")]
+        base, base_path, entries = place_of(root), root.path, [Entry(place_of(root), "folder")]
     for mount in sorted(container.mounts, key=lambda mount: mount.path):
         if mount is not root:
             entries += _link(mount, base, base_path, container, pod)
-    inside = _below(top, base_path)
+    inside = below(top, base_path)
     workdir = posixpath.normpath(f"{base}/{inside}")
     return workdir, [*entries, Entry(workdir, "folder")]
 
 
-def body(found: Surroundings, workdir: str, folder: str) -> str:
+def body(container: Container, found: Surroundings, workdir: str, folder: str) -> str:
     """Return the bash lines that become the container's process; ``folder`` is its own scratch folder."""
+    if not found.command and not found.args:
+        refuse(f"{container.at}.command", "is missing: without an image there is no default command")
     lines = [f'o_workdir="$o_root"/{quote(workdir)}', 'cd -- "$o_workdir" || exit 126', "o_locale_back"]
     lines.append(f'export TMPDIR="$o_root"/{quote(folder)}')
     by_env = []
     for name, word in found.env.items():
-        if _BASH_OWN.fullmatch(name):
+        if BASH_OWN.fullmatch(name):
             by_env.append(f"{name}={quote_word(word)}")
         else:
             lines.append(f"export {name}={quote_word(word)}")
@@ -79,14 +74,14 @@ def body(found: Surroundings, workdir: str, folder: str) -> str:
 
 
 def _link(mount: Mount, base: str, base_path: str, container: Container, pod: Pod) -> list[Entry]:
-    inside = _below(mount.path, base_path)
+    inside = below(mount.path, base_path)
     if inside is None or inside == ".":
         refuse(
             f"{mount.at}.mountPath",
             f"{mount.path!r} does not lie below the working directory {base_path!r}, as the host runtime needs",
         )
     for other in container.mounts:
-        if other is not mount and other.path != base_path and _below(mount.path, other.path) is not None:
+        if other is not mount and other.path != base_path and below(mount.path, other.path) is not None:
             refuse(
                 f"{mount.at}.mountPath",
                 f"{mount.path!r} lies in the volume mounted at {other.path!r}, which the host runtime cannot do",
@@ -95,22 +90,10 @@ def _link(mount: Mount, base: str, base_path: str, container: Container, pod: Po
     if pod.volumes[mount.volume].kind == "hostPath":
         target = posixpath.normpath(f"{pod.volumes[mount.volume].source.required('path')}/{mount.sub_path}")
         return [Entry(at, "link", target=target)]
-    place = _place(mount)
+    place = place_of(mount)
     link = Entry(at, "link", target=posixpath.relpath(place, posixpath.dirname(at)))
     return [link] if pod.volumes[mount.volume].kind != "emptyDir" else [Entry(place, "folder"), link]
 
 
-def _place(mount: Mount) -> str:
-    return posixpath.normpath(f"{folder_of(mount.volume)}/{mount.sub_path}")
-
-
 def _private(container: Container) -> str:
     return f"private/{container.name}"
-
-
-def _below(path: str, top: str) -> str | None:
-    """Return ``path`` relative to ``top``, or ``None`` when it does not lie there."""
-    if path == top:
-        return "."
-    prefix = top if top.endswith("/") else top + "/"
-    return path[len(prefix) :] if path.startswith(prefix) else None

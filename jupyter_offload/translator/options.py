@@ -48,7 +48,7 @@ class Options:
     """The site's own ``source:destination[:ro]`` mounts for every container; no effect with the host runtime, which sees the node."""
     policy: Policy = Policy()
     cache: str | None = None
-    """Folder on the worker nodes for image and environment caches; exported as OFFLOAD_CACHE. May hold ``$VARIABLE``s of the worker."""
+    """Folder on the worker nodes for image and environment caches; exported as OFFLOAD_CACHE."""
     output_limit_bytes: int = 10 << 30
     """The files that come back may be this large together."""
     frame_limit_bytes: int = 64 << 20

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Callable
 
-__all__ = ["Variable", "Word", "comment", "quote", "quote_word", "word_size"]
+__all__ = ["Variable", "Word", "comment", "map_text", "quote", "quote_word", "word_size"]
 
 
 class Variable(enum.Enum):
@@ -18,6 +19,8 @@ class Variable(enum.Enum):
 
     INDEX = "o_index"
     """The task's index."""
+    ROOT = "o_root"
+    """Absolute path of the task's work folder."""
     WORKDIR = "o_workdir"
     """Absolute path of the container's working directory with the host runtime."""
 
@@ -44,6 +47,11 @@ def quote_word(word: Word) -> str:
     if not any(word):
         return "''"
     return "".join(f'"${{{part.value}}}"' if isinstance(part, Variable) else quote(part) for part in word if part)
+
+
+def map_text(change: Callable[[str], str], word: Word) -> Word:
+    """Return the word with its literal texts changed."""
+    return tuple(change(part) if isinstance(part, str) else part for part in word)
 
 
 def word_size(word: Word) -> int:

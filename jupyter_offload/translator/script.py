@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import functools
-import posixpath
 from dataclasses import dataclass
 from importlib import resources as package_files
 
 import jinja2
 
-from jupyter_offload.errors import PolicyDenied
-from jupyter_offload.pod import Work
-from jupyter_offload.translator import host
+from jupyter_offload.pod import ANNOTATION_FETCH, Work
+from jupyter_offload.translator import apptainer, host
 from jupyter_offload.translator.environment import surroundings
 from jupyter_offload.translator.manifest import Container, Pod, read_pod
 from jupyter_offload.translator.options import Options
+from jupyter_offload.translator.paths import folder_of
+from jupyter_offload.translator.policy import check_policy, injected
 from jupyter_offload.translator.quoting import comment, quote
 from jupyter_offload.translator.reading import refuse
 from jupyter_offload.translator.resources import Needs, needs_of
-from jupyter_offload.translator.volumes import Entry, add_parents, folder_of, volume_entries, work_files
+from jupyter_offload.translator.volumes import Entry, add_parents, check_sub_paths, volume_entries, work_files
 
 __all__ = ["INPUTS", "SCRIPT", "Translation", "task_inputs_name", "translate"]
 
@@ -57,23 +57,21 @@ def translate(work: Work, options: Options) -> Translation:
     (a WorkFile for a place that does not exist).
     """
     pod = read_pod(work)
-    _check_policy(pod, options)
+    check_policy(pod, options)
+    needs = needs_of(pod)
     common, own = work_files(pod, work)
     entries = volume_entries(pod, work)
-    rendered = []
-    bases = []
-    for number, container in enumerate(pod.everyone):
-        scratch = f"tmp/{container.name}"
-        entries.append(Entry(scratch, "folder"))
-        body, base, needed = _container(container, pod, scratch)
-        entries += needed
-        bases.append(base)
-        rendered.append({"number": number, "name": container.name, "init": container.init, "body": body})
+    check_sub_paths(pod, entries)
+    plans = [_plan(container, pod, options, gpus=needs.gpus > 0) for container in pod.everyone]
+    for plan in plans:
+        entries += plan.entries
     _check_conflicts(entries)
-    first = bases[len(pod.init)]
-    if pod.fetch and first is None:
+    first = plans[len(pod.init)]
+    if pod.fetch and first.base is None:
         refuse(
-            "metadata.annotations", "files cannot come back from a working directory that is not in an emptyDir volume"
+            f"metadata.annotations.{ANNOTATION_FETCH}",
+            "files cannot come back from a working directory that is not in an emptyDir volume",
+            "Mount an emptyDir volume at the first container's workingDir.",
         )
     has_own = any(own)
     everyone = pod.everyone
@@ -88,55 +86,68 @@ def translate(work: Work, options: Options) -> Translation:
         deadline=pod.deadline_seconds or 0,
         grace=pod.grace_seconds,
         task_inputs="yes" if has_own else "''",
-        base=first if pod.fetch and first is not None else "",
+        base=first.base if pod.fetch and first.base else "",
         public=" ".join(folder_of(volume.name) for volume in pod.volumes.values() if volume.kind == "emptyDir"),
         output_limit=options.output_limit_bytes,
         frame_limit=options.frame_limit_bytes,
-        containers=rendered,
-        fetch=[_fetch_line(pattern) for pattern in pod.fetch],
-        runtime_ready=_runtime_ready(),
+        containers=[
+            {"number": number, "name": container.name, "init": container.init, "body": plan.body}
+            for number, (container, plan) in enumerate(zip(everyone, plans, strict=True))
+        ],
+        fetch=[*(first.fetch if pod.fetch else ()), *(_fetch_line(pattern) for pattern in pod.fetch)],
+        runtime_checks=_runtime_checks(pod, options),
         exports=[f"export OFFLOAD_CACHE={quote(options.cache)}"] if options.cache else [],
-        setup="\n".join(options.setup),
+        setup="\n".join((*options.setup, *injected(pod, options))),
         library=_library(),
     )
     return Translation(
         script=script,
-        entries=(*add_parents([Entry("out/logs", "folder"), *entries, *common]), Entry(COMPLETE, "file", 0o600)),
+        entries=(
+            *add_parents([Entry("out/logs", "folder"), Entry("runtime", "folder"), *entries, *common]),
+            Entry(COMPLETE, "file", 0o600),
+        ),
         task_entries=tuple(
             (*add_parents(files), Entry(f"{COMPLETE}-{index}", "file", 0o600)) for index, files in enumerate(own)
         )
         if has_own
         else (),
-        needs=needs_of(pod),
+        needs=needs,
         containers=tuple(container.name for container in everyone),
         tasks=work.tasks,
     )
 
 
-def _container(container: Container, pod: Pod, scratch: str) -> tuple[str, str | None, list[Entry]]:
-    workdir, needed = host.layout(container, pod)
-    if not container.command and not container.args:
-        refuse(f"{container.at}.command", "is missing: the host runtime has no image whose command could be run")
-    found = surroundings(container, workdir=host.WORKDIR)
-    return host.body(found, workdir, scratch), workdir, needed
+@dataclass(frozen=True)
+class _Plan:
+    """How one container is run."""
+
+    body: str
+    base: str | None
+    """The working directory in the work folder, if it lies there."""
+    entries: list[Entry]
+    fetch: tuple[str, ...] = ()
+    """Lines that prepare the collection of files."""
 
 
-def _check_policy(pod: Pod, options: Options) -> None:
-    for volume in pod.volumes.values():
-        if volume.kind != "hostPath":
-            continue
-        path = volume.source.required("path")
-        if not path.startswith("/") or ".." in path.split("/"):
-            refuse(volume.source.at("path"), f"{path!r} must be an absolute path without '..'")
-        if volume.source.text("type") not in (None, "", "Directory", "File"):
-            refuse(volume.source.at("type"), "is not supported: only what exists already can be mounted")
-        if not options.policy.allows_host_path(posixpath.normpath(path)):
-            allowed = ", ".join(options.policy.host_paths) or "none"
-            raise PolicyDenied(
-                f"{volume.source.at('path')}: the site does not allow {path!r}",
-                hint=f"Paths of the workers that the site allows: {allowed}.",
-                path=volume.source.at("path"),
-            )
+def _plan(container: Container, pod: Pod, options: Options, *, gpus: bool) -> _Plan:
+    scratch = f"tmp/{container.name}"
+    if options.runtime == "host":
+        workdir, entries = host.layout(container, pod)
+        found = surroundings(container, workdir=host.WORKDIR)
+        return _Plan(host.body(container, found, workdir, scratch), workdir, [Entry(scratch, "folder"), *entries])
+    if container.image == host.IMAGE:
+        refuse(
+            f"{container.at}.image",
+            f"{host.IMAGE!r} stands for no image, but the site runs containers with {options.runtime}",
+        )
+    entries = apptainer.layout(container, pod)
+    found = surroundings(container, workdir=None)
+    return _Plan(
+        apptainer.body(container, pod, found, options, gpus=gpus),
+        apptainer.base_of(container, pod),
+        entries,
+        tuple(f"o_join {quote(point)} {quote(folder)}" for point, folder in apptainer.joins(container, pod)),
+    )
 
 
 def _check_conflicts(entries: list[Entry]) -> None:
@@ -155,8 +166,15 @@ def _fetch_line(pattern: str) -> str:
     return f"o_fetch_file {quote(pattern)}"
 
 
-def _runtime_ready() -> str:
-    return "o_runtime_ready() { # the worker itself is the runtime\n  o_env=$(type -P env)\n}"
+def _runtime_checks(pod: Pod, options: Options) -> list[str]:
+    if options.runtime == "host":
+        return ["o_have_host"]
+    lines = [f"o_have_runtime {quote(options.runtime_path or options.runtime)} && return 0"]
+    for container in pod.everyone:
+        names = apptainer.prefixed(container)
+        if names and container.image.startswith("/"):
+            lines.insert(-1, f"o_takes_variables {quote(container.image)} {' '.join(names)} || return 1")
+    return [*lines, "return 1"]
 
 
 @functools.cache

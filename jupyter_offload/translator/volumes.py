@@ -11,9 +11,10 @@ from typing import Any, Literal
 from jupyter_offload.errors import FileRefused
 from jupyter_offload.pod import Work
 from jupyter_offload.translator.manifest import Pod, Volume, relative_path
+from jupyter_offload.translator.paths import folder_of, place_of
 from jupyter_offload.translator.reading import Reader, refuse
 
-__all__ = ["Entry", "add_parents", "folder_of", "volume_entries", "work_files"]
+__all__ = ["Entry", "add_parents", "check_sub_paths", "volume_entries", "work_files"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,6 @@ class Entry:
     """Absolute path of the file on this machine whose content it gets."""
     target: str = ""
     """Where a link points."""
-
-
-def folder_of(volume: str) -> str:
-    """Return the volume's folder in the work folder."""
-    return f"volumes/{volume}"
 
 
 def add_parents(entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -68,6 +64,19 @@ def volume_entries(pod: Pod, work: Work) -> list[Entry]:
         elif volume.source.text("medium") not in (None, ""):
             refuse(volume.source.at("medium"), "is not supported: an emptyDir is a folder on the worker's disk")
     return entries
+
+
+def check_sub_paths(pod: Pod, entries: Iterable[Entry]) -> None:
+    """Refuse a subPath of a Secret or ConfigMap that names nothing in it."""
+    known = {entry.path for entry in add_parents(entries)}
+    for container in pod.everyone:
+        for mount in container.mounts:
+            if (
+                mount.sub_path
+                and pod.volumes[mount.volume].kind in ("secret", "configMap")
+                and place_of(mount) not in known
+            ):
+                refuse(f"{mount.at}.subPath", f"the volume {mount.volume!r} holds no {mount.sub_path!r}")
 
 
 def work_files(pod: Pod, work: Work) -> tuple[list[Entry], list[list[Entry]]]:
