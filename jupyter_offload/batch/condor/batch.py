@@ -1,0 +1,157 @@
+"""`CondorBatch`: scripts as HTCondor jobs, for a schedd that is spooled to, one that shares a filesystem with us, and an HTCondor-CE.
+
+One path for all: `submit` makes held jobs (after spooling, where there is a spool) that nothing but `start` releases; `poll` is one query
+for all; files come by the spool, or lie in the job folder already. Nothing is kept in this process that another could not find again by
+the stamps on the jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from jupyter_offload.batch.base import BatchInfo, Chunk, Fetched, Found, Handle, Status, Submission
+from jupyter_offload.batch.condor import selection, states
+from jupyter_offload.batch.condor.coalesce import Coalescer
+from jupyter_offload.batch.condor.config import CondorConfig
+from jupyter_offload.batch.condor.files import Files
+from jupyter_offload.batch.condor.resources import describe
+from jupyter_offload.batch.condor.schedd import Schedd
+from jupyter_offload.batch.condor.submitting import Submitter
+from jupyter_offload.batch.condor.workers import Workers
+from jupyter_offload.errors import SiteError
+from jupyter_offload.job import State
+
+__all__ = ["CondorBatch"]
+
+_log = logging.getLogger(__name__)
+
+
+class CondorBatch:
+    """A `Batch` of one schedd (see `jupyter_offload.batch.base.Batch` for the promises)."""
+
+    def __init__(self, config: CondorConfig, *, environ: Mapping[str, str] | None = None) -> None:
+        self.config = config
+        self.workers = Workers(config, environ)
+        self.schedd = Schedd(config, self.workers)
+        self._files = Files(self.schedd)
+        self._submitter = Submitter(self.schedd)
+        self._sweeps: Coalescer[tuple[Handle, ...], list[Status]] = Coalescer(self._sweep)
+        self._missing: dict[Handle, float] = {}
+
+    async def submit(self, submissions: Sequence[Submission]) -> list[list[Handle]]:
+        """Submit the tasks as held jobs, and spool their files; callers that come together share the schedd's transactions."""
+        return await self._submitter.submit(submissions)
+
+    async def start(self, handles: Sequence[Handle]) -> None:
+        """Release what `submit` made, in any process and at any later time."""
+        await self._submitter.start(handles)
+
+    async def poll(self, handles: Sequence[Handle]) -> list[Status]:
+        """One query for all who poll at the same time; the history only for what is not in the queue."""
+        return await self._sweeps(tuple(handles)) if handles else []
+
+    async def read(self, handle: Handle, file: str, offset: int, limit: int = 1 << 20) -> Chunk:
+        """Read ``out`` or ``err``: from the job folder, after a retrieve from the spool where the file has to be brought first."""
+        return await self._files.read(handle, file, offset, limit)
+
+    async def cancel(self, handles: Sequence[Handle], reason: str) -> None:
+        """Remove jobs from the queue, running or not."""
+        await self._remove(handles, reason)
+
+    async def fetch(self, handles: Sequence[Handle]) -> list[Fetched]:
+        """Retrieve the files of ended jobs, all in one call where nothing goes wrong."""
+        return await self._files.fetch(handles)
+
+    async def remove(self, handles: Sequence[Handle]) -> None:
+        """Remove jobs whose results are safe; by itself a job leaves the queue only much later."""
+        await self._remove(handles, "its results are fetched")
+        self._files.forget(handles)
+
+    async def find(self, job_ids: Sequence[str]) -> list[Found]:
+        """Look in the queue and in the history by the stamps."""
+        constraint = selection.by_jobs(job_ids)
+        ads = await self.schedd.query(constraint, states.PROJECTION)
+        location = await self.schedd.locate()
+        known = {(ad["ClusterId"], ad["ProcId"]) for ad in ads}
+        old = await self.schedd.history(constraint, states.PROJECTION, selection.HISTORY_LIMIT) if job_ids else []
+        gone = [ad for ad in old if (ad["ClusterId"], ad["ProcId"]) not in known]
+        name = location.get("Name", self.schedd.name)
+        return [self._found(ad, name, history=False) for ad in ads] + [self._found(ad, name, history=True) for ad in gone]
+
+    async def describe(self) -> BatchInfo:
+        """Ask the collector for the worker nodes."""
+        return await describe(self.schedd)
+
+    async def close(self) -> None:
+        """End the workers."""
+        await self._sweeps.close()
+        await self._submitter.close()
+        await self.workers.close()
+
+    def _found(self, ad: states.Ad, name: str, *, history: bool) -> Found:
+        return states.found(ad, name, skew=self.schedd.skew, history=history, spool=self.config.spool)
+
+    async def _remove(self, handles: Sequence[Handle], reason: str) -> None:
+        for constraint in selection.exactly(handles):
+            await self.schedd.act("Remove", constraint, reason)
+
+    async def _sweep(self, callers: Sequence[tuple[Handle, ...]]) -> list[list[Status] | Exception]:
+        handles = list(dict.fromkeys(handle for caller in callers for handle in caller))
+        ads = await self.schedd.query(selection.by_handles(handles), states.PROJECTION)
+        await self._release_again(ads)
+        seen = await self._statuses(ads, history=False)
+        missing = [handle for handle in handles if selection.key(handle) not in seen]
+        if missing:
+            old = await self.schedd.history(selection.by_handles(missing), states.PROJECTION, len(missing))
+            seen.update(await self._statuses(old, history=True))
+        statuses = {}
+        for handle in handles:
+            known = seen.get(selection.key(handle))
+            statuses[handle] = self._absent(handle) if known is None else _as(handle, known)
+            if known is not None:
+                self._missing.pop(handle, None)
+        return [[statuses[handle] for handle in caller] for caller in callers]
+
+    async def _statuses(self, ads: Sequence[states.Ad], *, history: bool) -> dict[selection.Key, Status]:
+        seen: dict[selection.Key, Status] = {}
+        for number, ad in enumerate(ads):
+            if number % 200 == 199:
+                await asyncio.sleep(0)  # 100,000 ads must not stall the loop
+            handle = states.handle_of(ad, "")
+            seen[selection.key(handle)] = states.status(
+                handle, ad, skew=self.schedd.skew, history=history, spool=self.config.spool
+            )
+        return seen
+
+    def _absent(self, handle: Handle) -> Status:
+        since = self._missing.setdefault(handle, time.monotonic())
+        if time.monotonic() - since < self.config.lost_after_seconds:
+            return Status(handle, State.QUEUED, reason="not in the queue at the moment; looking again")
+        return Status(
+            handle,
+            State.LOST,
+            reason="neither in the queue nor in the history of the schedd",
+            hint="It may have left the history; submit it again when it does not come back.",
+            error="JobLost",
+        )
+
+    async def _release_again(self, ads: Sequence[states.Ad]) -> None:
+        now = time.time() + self.schedd.skew
+        again = [ad for ad in ads if states.releasable(ad, now)]
+        for count in {int(ad.get("OffloadReleases", 0)) for ad in again}:
+            jobs = [f"{ad['ClusterId']}.{ad['ProcId']}" for ad in again if int(ad.get("OffloadReleases", 0)) == count]
+            try:
+                # Counted first: whatever breaks off, it is never released more often than counted.
+                await self.schedd.edit(jobs, "OffloadReleases", count + 1)
+                await self.schedd.act("Release", jobs, "released again after a passing fault")
+            except SiteError as error:
+                _log.warning("jobs %s could not be released: %s", jobs, error.message)
+
+
+def _as(handle: Handle, known: Status) -> Status:
+    # The caller's own handle, so that it can be compared and hashed.
+    fields = {name: getattr(known, name) for name in Status.__dataclass_fields__ if name != "handle"}
+    return Status(handle=handle, **fields)

@@ -1,0 +1,144 @@
+"""The files of a task: read while it runs, brought when it has ended.
+
+With a spool a retrieve in the middle of the run brings what was printed so far (a few milliseconds; the file is at most a second old). It
+writes the whole file anew, so reading and retrieving take turns per task, and the larger the file, the less often it is brought. With a
+shared filesystem the file grows in the job folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jupyter_offload.batch.base import ERR, OUT, OUTPUT, Chunk, Fetched, Handle, task_folder
+from jupyter_offload.batch.condor import selection, states
+from jupyter_offload.batch.condor.schedd import Schedd
+from jupyter_offload.errors import BatchNotFound, SiteError, SiteTimeout
+
+__all__ = ["Files"]
+
+_SHORTEST_PAUSE = 0.5
+_PAUSE_PER_COST = 10.0
+"""At most one tenth of the time goes into bringing one task's log."""
+
+
+@dataclass
+class _Tail:
+    """What is remembered of a task whose log is followed."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    next: float = 0.0
+    ended: bool = False
+
+
+class Files:
+    """Reads and fetches for one schedd."""
+
+    def __init__(self, schedd: Schedd) -> None:
+        self._schedd = schedd
+        self._tails: dict[selection.Key, _Tail] = {}
+
+    def forget(self, handles: Sequence[Handle]) -> None:
+        """Drop what is remembered of these tasks."""
+        for handle in handles:
+            self._tails.pop(selection.key(handle), None)
+
+    async def read(self, handle: Handle, file: str, offset: int, limit: int) -> Chunk:
+        """Return a piece of ``out`` or ``err``."""
+        if file not in (OUT, ERR):
+            raise BatchNotFound(f"{file!r} is not a log of a task", job_id=handle.job_id, hint="Read `out` or `err`.")
+        path = Path(task_folder(handle), file)
+        tail = self._tails.setdefault(selection.key(handle), _Tail())
+        async with tail.lock:
+            chunk = _piece(path, offset, limit, end=False)
+            if not chunk.data and not tail.ended and time.monotonic() >= tail.next:
+                await self._refresh(handle, tail)
+                chunk = _piece(path, offset, limit, end=False)
+            end = tail.ended and offset + len(chunk.data) >= _length(path)
+            return Chunk(chunk.data, offset, end)
+
+    async def _refresh(self, handle: Handle, tail: _Tail) -> None:
+        begun = time.monotonic()
+        ads = await self._schedd.query(selection.by_handles([handle]), states.PROJECTION)
+        ad = next((ad for ad in ads if selection.key(states.handle_of(ad, "")) == selection.key(handle)), None)
+        ended = ad is None or ad.get("JobStatus") in (states.COMPLETED, states.REMOVED)
+        if ad is not None and self._schedd.config.spool and states.starts(ad):
+            await self._schedd.retrieve(selection.ids([handle]), size_bytes=_length(Path(task_folder(handle), OUT)))
+        tail.ended = ended
+        tail.next = time.monotonic() + max(_SHORTEST_PAUSE, _PAUSE_PER_COST * (time.monotonic() - begun))
+
+    async def fetch(self, handles: Sequence[Handle]) -> list[Fetched]:
+        """Bring everything of ended tasks."""
+        problems: dict[selection.Key, str] = {}
+        if self._schedd.config.spool and handles:
+            problems = await self._retrieve(handles)
+        return [_fetched(handle, problems.get(selection.key(handle), "")) for handle in handles]
+
+    async def _retrieve(self, handles: Sequence[Handle]) -> dict[selection.Key, str]:
+        disk = {(handle.folder): None for handle in handles}
+        del disk
+        ads = await self._schedd.query(
+            selection.by_handles(handles), ("ClusterId", "ProcId", *_STAMPS, "DiskUsage", "BytesSent", "NumShadowStarts")
+        )
+        here = {selection.key(states.handle_of(ad, "")): ad for ad in ads}
+        size = sum(int(here[key].get("BytesSent", 0)) for key in here)
+        there = [handle for handle in handles if selection.key(handle) in here]
+        problems: dict[selection.Key, str] = {}
+        for handle in handles:
+            if selection.key(handle) not in here:
+                problems[selection.key(handle)] = "the job has left the queue, and its spool with it"
+        if there:
+            problems.update(await self._retrieve_these(there, size))
+        return problems
+
+    async def _retrieve_these(self, handles: Sequence[Handle], size: int) -> dict[selection.Key, str]:
+        try:
+            await self._schedd.retrieve(selection.ids(handles), size_bytes=size)
+        except SiteTimeout:
+            raise
+        except SiteError as error:
+            if len(handles) == 1:
+                if _fetched(handles[0], "").output is not None:
+                    return {}
+                return {selection.key(handles[0]): error.message}
+            # One bad file fails the whole call: halves tell which.
+            half = len(handles) // 2
+            problems = await self._retrieve_these(handles[:half], size)
+            problems.update(await self._retrieve_these(handles[half:], size))
+            return problems
+        return {}
+
+
+_STAMPS = ("OffloadJob", "OffloadAttempt", "OffloadIndex", "SUBMIT_Iwd", "Iwd")
+
+
+def _fetched(handle: Handle, problem: str) -> Fetched:
+    def path(name: str) -> str | None:
+        place = Path(task_folder(handle), name)
+        return str(place) if place.is_file() and not place.is_symlink() else None
+
+    output = path(OUTPUT)
+    if output is not None:
+        problem = ""  # results in the folder outrank what the queue says
+    elif not problem:
+        problem = "the job left no output.tar"
+    return Fetched(handle, output, path(OUT), path(ERR), problem)
+
+
+def _piece(path: Path, offset: int, limit: int, *, end: bool) -> Chunk:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return Chunk(file.read(limit), offset, end)
+    except FileNotFoundError:
+        return Chunk(b"", offset, end)
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,173 @@
+"""One schedd, asked through its workers: located, with deadlines, typed errors, a breaker, and repeats where a repeat is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from jupyter_offload.batch.condor.breaker import Breaker
+from jupyter_offload.batch.condor.config import CondorConfig
+from jupyter_offload.batch.condor.failures import classify
+from jupyter_offload.batch.condor.process import BindingsError, DeadlineExceeded, WorkerEnded, WorkerRetired
+from jupyter_offload.batch.condor.workers import Role, Workers
+from jupyter_offload.errors import SiteError, SiteTimeout, SiteUnreachable
+
+__all__ = ["Ad", "Schedd"]
+
+Ad = Mapping[str, Any]
+_PAUSES = (0.0, 1.0, 4.0)
+"""Seconds before each repeat of a request that may safely be done twice."""
+
+
+class Schedd:
+    """The schedd of a `CondorConfig`. Every method raises `SiteError`s only."""
+
+    def __init__(self, config: CondorConfig, workers: Workers) -> None:
+        self.config = config
+        self.workers = workers
+        self.name = config.schedd or "(local)"
+        self.breaker = Breaker(f"schedd {self.name}")
+        self.version = ""
+        self.skew = 0.0
+        """Schedd's clock minus ours, in seconds, as of the last query. Their times mean nothing here without it."""
+        self._location: Mapping[str, str] | None = None
+        self.counts: dict[str, int] = {}
+        """How many requests of each kind were sent."""
+
+    async def locate(self) -> Mapping[str, str]:
+        """Return the schedd's address as the collector has it, remembered until a connection fails."""
+        if self._location is None:
+            arguments = {"collector": self.config.collector, "name": self.config.schedd}
+            found = await self._call("reader", "locate", arguments, self.config.locate_seconds)
+            self.name = found.get("Name", self.name)
+            self.version = found.get("CondorVersion", "")
+            self._location = found
+        return self._location
+
+    async def query(self, constraint: str, projection: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the jobs in the queue that match, as dicts of the attributes they have."""
+        return await self._rows("query", {"constraint": constraint}, projection, self.config.query_seconds)
+
+    async def history(self, constraint: str, projection: Sequence[str], match: int) -> list[dict[str, Any]]:
+        """Return at most ``match`` jobs of the history that match."""
+        arguments = {"constraint": constraint, "match": match}
+        return await self._rows("history", arguments, projection, self.config.query_seconds)
+
+    async def ping(self, permission: str = "WRITE") -> dict[str, Any]:
+        """Return what the schedd's authorization answers. Not a proof of the identity of the next submission: sessions are cached."""
+        answer: dict[str, Any] = await self._at("reader", "ping", {"permission": permission}, self.config.locate_seconds)
+        return answer
+
+    async def startds(self, constraint: str, projection: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the slots that match, from the collector."""
+        rows: list[dict[str, Any]] = []
+        arguments = {"collector": self.config.collector, "constraint": constraint, "projection": list(projection)}
+        await self._call("reader", "collector", arguments, self.config.query_seconds, _collect(rows, projection))
+        return rows
+
+    async def submit(
+        self,
+        description: Mapping[str, str],
+        columns: Sequence[str],
+        items: Sequence[Sequence[str]],
+        *,
+        size_bytes: int,
+    ) -> tuple[int, int]:
+        """Submit one cluster with one proc per item, and spool its files; return ``(cluster, first proc)``. Never repeated here."""
+        deadline = self.config.submit_seconds + 0.1 * len(items)
+        if self.config.spool:
+            deadline += size_bytes / self.config.transfer_bytes_per_second
+        arguments = {"description": dict(description), "columns": list(columns), "items": items, "spool": self.config.spool}
+        answer = await self._at("writer", "submit", arguments, deadline, repeat=False)
+        return int(answer["cluster"]), int(answer["first"])
+
+    async def act(
+        self, action: Literal["Release", "Remove", "RemoveX"], jobs: str | list[str], reason: str, code: int = 0
+    ) -> dict[str, Any]:
+        """Act on jobs (ids or a constraint); return the schedd's counts (``TotalSuccess`` …)."""
+        arguments = {"action": action, "jobs": jobs, "reason": reason, "code": code}
+        answer: dict[str, Any] = await self._at("writer", "act", arguments, self.config.act_seconds)
+        return answer
+
+    async def edit(self, jobs: str | list[str], attribute: str, value: int | str | bool) -> int:
+        """Set one attribute of jobs; return how many were changed."""
+        arguments = {"jobs": jobs, "attribute": attribute, "value": value}
+        return int(await self._at("writer", "edit", arguments, self.config.act_seconds))
+
+    async def retrieve(self, jobs: Sequence[str], *, size_bytes: int = 0) -> None:
+        """Bring the spooled files of these jobs into their folders."""
+        deadline = self.config.act_seconds + 0.1 * len(jobs) + size_bytes / self.config.transfer_bytes_per_second
+        await self._at("mover", "retrieve", {"jobs": list(jobs)}, deadline)
+
+    async def _rows(
+        self, op: str, arguments: Mapping[str, Any], projection: Sequence[str], deadline: float
+    ) -> list[dict[str, Any]]:
+        names = [*projection, "ServerTime"]
+        rows: list[dict[str, Any]] = []
+        arguments = {**arguments, "projection": names}
+        await self._at("reader", op, arguments, deadline, rows=rows, names=names)
+        if op == "query" and rows and "ServerTime" in rows[0]:
+            self.skew = float(rows[0]["ServerTime"]) - time.time()
+            if abs(self.skew) < 2.0:
+                self.skew = 0.0  # ServerTime has whole seconds
+        return rows
+
+    async def _at(
+        self,
+        role: Role,
+        op: str,
+        arguments: Mapping[str, Any],
+        deadline: float,
+        *,
+        rows: list[dict[str, Any]] | None = None,
+        names: Sequence[str] = (),
+        repeat: bool = True,
+    ) -> Any:
+        pauses = _PAUSES if repeat else _PAUSES[:1]
+        for number, pause in enumerate(pauses):
+            if pause:
+                await asyncio.sleep(pause)
+            try:
+                location = await self.locate()
+                if rows is not None:
+                    rows.clear()
+                receive = None if rows is None else _collect(rows, names)
+                return await self._call(role, op, {"schedd": location, **arguments}, deadline, receive)
+            except SiteUnreachable:
+                # Its address may have changed with a restart.
+                self._location = None
+                if number == len(pauses) - 1:
+                    raise
+        raise AssertionError(op)  # pragma: no cover
+
+    async def _call(
+        self,
+        role: Role,
+        op: str,
+        arguments: Mapping[str, Any],
+        deadline: float,
+        rows: Callable[[list[Any]], None] | None = None,
+    ) -> Any:
+        self.breaker.check()
+        self.counts[op] = self.counts.get(op, 0) + 1
+        try:
+            answer = await self.workers.call(role, op, arguments, deadline=deadline, rows=rows)
+        except (BindingsError, DeadlineExceeded, WorkerEnded, WorkerRetired, OSError) as error:
+            problem = classify(error, op, self.name)
+            if isinstance(problem, (SiteUnreachable, SiteTimeout)):
+                self.breaker.failed(problem.message)
+            elif isinstance(problem, SiteError):
+                self.breaker.succeeded()
+            raise problem from error
+        self.breaker.succeeded()
+        return answer
+
+
+def _collect(into: list[dict[str, Any]], names: Sequence[str]) -> Callable[[list[Any]], None]:
+    def receive(rows: list[Any]) -> None:
+        for row in rows:
+            into.append({name: value for name, value in zip(names, row, strict=True) if value is not None})
+
+    return receive

@@ -1,0 +1,167 @@
+"""Handing over and starting: group commit of submissions, batches that shrink when the schedd refuses them, and the release.
+
+A submitted job is held. With a spool it is held while its files arrive (code 16); when they have arrived the schedd releases it *to* the
+state in ``JobStatusOnRelease``, which is 5, held, again. `start` sets that to 1 (idle), which is in time when the files are still arriving
+(the schedd takes a second over it), and releases what has arrived already. Without a spool the job is submitted on hold (code 15), and
+released. Either way an attempt that nobody started never runs, and any process can start it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jupyter_offload.batch.base import Handle, Submission
+from jupyter_offload.batch.condor import selection
+from jupyter_offload.batch.condor.coalesce import Coalescer
+from jupyter_offload.batch.condor.description import COLUMNS, Template, items, template
+from jupyter_offload.batch.condor.schedd import Schedd
+from jupyter_offload.errors import BadSubmit, BatchNotFound, QuotaExceeded, SiteError
+
+__all__ = ["Submitter"]
+
+_UNSTARTED = (
+    "JobStatus == 5 && NumShadowStarts is undefined && (HoldReasonCode is undefined || HoldReasonCode == 15)"
+)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A submission with the description that it shares with others."""
+
+    submission: Submission
+    template: Template
+
+
+class Submitter:
+    """Submits and starts for one schedd."""
+
+    def __init__(self, schedd: Schedd) -> None:
+        self._schedd = schedd
+        self._batch_size = schedd.config.batch_size
+        self._submissions: Coalescer[tuple[_Prepared, ...], list[list[Handle]]] = Coalescer(self._submit_all)
+        self._starts: Coalescer[tuple[Handle, ...], None] = Coalescer(self._start_all)
+
+    async def submit(self, submissions: Sequence[Submission]) -> list[list[Handle]]:
+        """Return the handles of each submission's tasks. Raises as `Batch.submit` says; a refused one refuses its caller's only."""
+        prepared = tuple(_Prepared(one, template(one, self._schedd.config)) for one in submissions)
+        for one in prepared:
+            _make_task_folders(one.submission)
+        return await self._submissions(prepared) if prepared else []
+
+    async def start(self, handles: Sequence[Handle]) -> None:
+        """Make them runnable."""
+        if handles:
+            await self._starts(tuple(handles))
+
+    async def close(self) -> None:
+        """Break off what is under way."""
+        await self._submissions.close()
+        await self._starts.close()
+
+    async def _submit_all(self, callers: Sequence[tuple[_Prepared, ...]]) -> list[list[list[Handle]] | Exception]:
+        groups: dict[Template, list[tuple[int, int, Submission]]] = {}
+        for caller, prepared in enumerate(callers):
+            for place, one in enumerate(prepared):
+                groups.setdefault(one.template, []).append((caller, place, one.submission))
+        handles: dict[tuple[int, int], list[Handle]] = {}
+        problems: dict[int, SiteError] = {}
+        for group, members in groups.items():
+            await self._submit_group(group, members, handles, problems)
+        answers: list[list[list[Handle]] | Exception] = []
+        for caller, prepared in enumerate(callers):
+            mine = [handles.get((caller, place), []) for place in range(len(prepared))]
+            problem = problems.get(caller)
+            if isinstance(problem, (BadSubmit, QuotaExceeded)):
+                # A clear refusal of a part: take the other part back, so that the caller may mend it and send all again.
+                await self._take_back([handle for part in mine for handle in part])
+            answers.append(mine if problem is None else problem)
+        return answers
+
+    async def _submit_group(
+        self,
+        group: Template,
+        members: Sequence[tuple[int, int, Submission]],
+        handles: dict[tuple[int, int], list[Handle]],
+        problems: dict[int, SiteError],
+    ) -> None:
+        batches = _split(members, self._batch_size)
+        while batches:
+            batch = batches.pop(0)
+            try:
+                made = await self._submit_batch(group, [member[2] for member in batch])
+            except (BadSubmit, QuotaExceeded) as problem:
+                if len(batch) > 1:
+                    # The size may be what is refused, or one of the batch: halves tell.
+                    half = len(batch) // 2
+                    if isinstance(problem, QuotaExceeded):
+                        self._batch_size = max(1, sum(one.tasks for _, _, one in batch) // 2)
+                    batches[:0] = [batch[:half], batch[half:]]
+                else:
+                    problems.setdefault(batch[0][0], problem)
+            except SiteError as problem:
+                for caller, _, _ in batch:
+                    problems.setdefault(caller, problem)
+            else:
+                for (caller, place, _), part in zip(batch, made, strict=True):
+                    handles[caller, place] = part
+
+    async def _submit_batch(self, group: Template, submissions: Sequence[Submission]) -> list[list[Handle]]:
+        rows = [row for one in submissions for row in items(one, skew=self._schedd.skew)]
+        size = sum(_size(one) for one in submissions)
+        cluster, proc = await self._schedd.submit(group.description, COLUMNS, rows, size_bytes=size)
+        handles = []
+        for one in submissions:
+            part = [
+                Handle(f"{self._schedd.name}#{cluster}.{proc + index}", one.job_id, index, one.attempt, one.folder)
+                for index in range(one.tasks)
+            ]
+            proc += one.tasks
+            handles.append(part)
+        return handles
+
+    async def _take_back(self, handles: Sequence[Handle]) -> None:
+        for constraint in selection.exactly(handles):
+            await self._schedd.act("Remove", constraint, "a part of the same request was refused")
+
+    async def _start_all(self, callers: Sequence[tuple[Handle, ...]]) -> list[None | Exception]:
+        handles = list(dict.fromkeys(handle for caller in callers for handle in caller))
+        for constraint in selection.exactly(handles):
+            if self._schedd.config.spool:
+                await _ignore_none(self._schedd.edit(f"({constraint}) && JobStatusOnRelease == 5", "JobStatusOnRelease", 1))
+            await self._schedd.act("Release", f"({constraint}) && {_UNSTARTED}", "started")
+        return [None] * len(callers)
+
+
+async def _ignore_none(edit: object) -> None:
+    try:
+        await edit  # type: ignore[misc]
+    except BatchNotFound:
+        return
+
+
+def _split(
+    members: Sequence[tuple[int, int, Submission]], size: int
+) -> list[list[tuple[int, int, Submission]]]:
+    batches: list[list[tuple[int, int, Submission]]] = []
+    room = 0
+    for member in members:
+        tasks = member[2].tasks
+        if not batches or tasks > room:
+            batches.append([])
+            room = size
+        batches[-1].append(member)
+        room -= tasks
+    return batches
+
+
+def _make_task_folders(submission: Submission) -> None:
+    for index in range(submission.tasks):
+        Path(submission.folder, f"task-{index}").mkdir(mode=0o700, exist_ok=True)
+
+
+def _size(submission: Submission) -> int:
+    common = sum(Path(submission.folder, name).stat().st_size for name in (submission.script, *submission.inputs))
+    own = sum(Path(submission.folder, name).stat().st_size for names in submission.task_inputs for name in names)
+    return common * submission.tasks + own
