@@ -37,6 +37,7 @@ class Expressions:
         self.guarded = 0
         self.loops = 0
         self.yields = False
+        self.asked: set[str] = set()
         self.returns: list[set[str]] = []
         self.breaks: list[State] = []
         self.continues: list[State] = []
@@ -73,6 +74,9 @@ class Expressions:
             if not call:
                 for body in self.ledger.bodies.get(name, ()):
                     self.escape(body)
+            if self.guarded:  # got past it: the name exists on this path
+                self.settled.add(name)
+                self.asked.add(name)
         elif name not in self.settled:
             maybe = maybe or name in self.touched or STAR in self.touched
             settled = frozenset(self.settled)
@@ -87,10 +91,9 @@ class Expressions:
         if key is None:
             return
         self.touched.add(key)
-        if scope.kind == "class" and name in scope.globals:
-            scope = Scope("module")
         self.ledger.touched.add(key)
-        self.settled.add(key)
+        if key == scope.mangled(name) or name not in scope.unsettled:
+            self.settled.add(key)
 
     def escape(self, body: Body) -> None:
         """Let `body` run at any time from now on."""
@@ -338,7 +341,9 @@ class Expressions:
 
     def called_for_certain(self, function: ast.expr) -> bool:
         """Tell whether the call runs the cell's only body of that name and not something from outside."""
-        return isinstance(function, ast.Lambda) or (isinstance(function, ast.Name) and function.id in self.settled)
+        if isinstance(function, ast.Name):
+            return function.id in self.settled and function.id not in self.asked
+        return isinstance(function, ast.Lambda)
 
     def call_arguments(self, node: ast.Call) -> None:
         """Walk the arguments; a generator expression given to a builtin such as `sum` is consumed here."""

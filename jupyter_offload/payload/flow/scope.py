@@ -82,7 +82,10 @@ def _defaults(args: ast.arguments) -> list[ast.expr]:
 
 @dataclass(slots=True, eq=False)
 class Scope:
-    """One scope of the cell; ``private`` is the class whose name mangles ``__x`` (language reference, 6.2.1)."""
+    """One scope of the cell; ``private`` is the class whose name mangles ``__x`` (language reference, 6.2.1).
+
+    ``unsettled`` are the names that a class body deletes: reads of them may reach the global name again.
+    """
 
     kind: Kind
     parent: Scope | None = None
@@ -90,6 +93,7 @@ class Scope:
     globals: set[str] = field(default_factory=set)
     private: str | None = None
     depth: int = 0
+    unsettled: set[str] = field(default_factory=set)
 
     def child(self, kind: Kind, names: set[str], declared: set[str] | None = None, private: str | None = None) -> Scope:
         """Return a scope inside this one that binds `names` and declares `declared` as global."""

@@ -337,6 +337,7 @@ class Statements(Expressions):
         found = bindings(node.body)
         outer, methods, run = self.scope, self.methods, self.annotations_run
         self.scope = outer.child("class", found.names - found.globals, found.globals, private=node.name)
+        self.scope.unsettled = found.deleted
         self.methods, self.annotations_run = [], True
         self.statements(node.body)
         uses = [use for body in self.methods for use in body.uses]

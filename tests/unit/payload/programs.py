@@ -14,7 +14,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-NAMES = tuple("abcde")
+DATA, CODE = tuple("abcd"), tuple("fgh")
+NAMES = DATA + CODE
 OPERATIONS = (
     "add radd iadd sub rsub mul rmul truediv rtruediv mod rmod and rand or ror xor rxor lt gt le ge matmul neg".split()
 )
@@ -128,17 +129,25 @@ class Where:
 
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
-names = st.sampled_from(NAMES)
+names = st.sampled_from(DATA * 3 + CODE)
+code = st.sampled_from(CODE)
+callees = st.sampled_from(CODE * 3 + DATA)
 
 
 @st.composite
 def programs(draw: Draw) -> str:
     """A program of a few statements over `NAMES`."""
-    return block(draw, Where(), 2, 7) + "\n"
+    text = block(draw, Where(), 3, 7)
+    last = draw(st.lists(names, max_size=2))
+    return "\n".join([text, *last]) + "\n"
 
 
 def block(draw: Draw, where: Where, least: int = 1, most: int = 3) -> str:
-    lines = [statement(draw, where) for _ in range(draw(st.integers(least, most)))]
+    lines = []
+    for _ in range(draw(st.integers(least, most))):
+        lines.append(statement(draw, where))
+        if "def " in lines[-1] and draw(st.booleans()):
+            lines.append(pick(draw, ["{}()", "{}()", "{}", "{}({})", "{} = [{}]"]).format(draw(code), draw(code)))
     return "\n".join(lines)
 
 
@@ -294,11 +303,11 @@ def make_def(draw: Draw, where: Where, prefix: str = "") -> str:
         text = f"global {draw(names)}\n{text}"
     if draw(st.integers(0, 3)):
         text += f"\nreturn {expression(draw, inside)}"
-    decorator = f"@{draw(names)}\n" if draw(st.integers(0, 4)) == 0 else ""
+    decorator = f"@{draw(callees)}\n" if draw(st.integers(0, 4)) == 0 else ""
     returns = pick(draw, ["", "", f" -> {draw(names)}"])
     first = "self=None, " if where.class_body else ""
     signature = f"{first}{parameters(draw, where)}"
-    return f"{decorator}{prefix}def {draw(names)}({signature}){returns}:\n{indent(text)}"
+    return f"{decorator}{prefix}def {draw(code)}({signature}){returns}:\n{indent(text)}"
 
 
 def make_async(draw: Draw, where: Where) -> str:
@@ -308,11 +317,11 @@ def make_async(draw: Draw, where: Where) -> str:
 def make_class(draw: Draw, where: Where) -> str:
     base = pick(draw, ["", "(object)", f"({draw(names)})"])
     inside = where.inside(function=False, loop=False, class_body=True, asynchronous=False, walrus=False)
-    return f"class {draw(names)}{base}:\n{indent(block(draw, inside))}"
+    return f"class {draw(code)}{base}:\n{indent(block(draw, inside))}"
 
 
 def make_held(draw: Draw, where: Where) -> str:
-    name = draw(names)
+    name = draw(code)
     value = pick(draw, [f"lambda *_: {expression(draw, where.inside(asynchronous=False))}", generator(draw, where)])
     return f"{name} = {value}"
 
@@ -342,7 +351,7 @@ def expression(draw: Draw, where: Where) -> str:
     if kind == "number":
         return pick(draw, ["1", "0"])
     if kind == "call":
-        called = f"{draw(names)}({pick(draw, ['', sub(), f'{sub()}, {sub()}', f'*{draw(names)}', f'k={sub()}'])})"
+        called = f"{draw(callees)}({pick(draw, ['', sub(), f'{sub()}, {sub()}', f'*{draw(names)}', f'k={sub()}'])})"
         return f"(await {called})" if where.asynchronous and draw(st.integers(0, 3)) == 0 else called
     if kind == "attribute":
         return f"{draw(names)}.x"

@@ -3,14 +3,62 @@
 from __future__ import annotations
 
 import ast
+import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-from . import oracle, programs
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from jupyter_offload.payload.names import free_names
+from jupyter_offload.errors import CaptureError
+from jupyter_offload.payload.names import Blind, Import, free_names
+
+from . import oracle, programs
+
+MARKS = {"?": "maybe", "~": "optional"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the corpus: statements that make the user's namespace, and the loads that a person expects."""
+
+    title: str
+    source: str
+    given: str
+    loads: dict[str, str]
+
+    def namespace(self) -> dict[str, object]:
+        made: dict[str, object] = {}
+        exec(self.given, made)
+        del made["__builtins__"]
+        return made
+
+
+def corpus() -> list[Cell]:
+    cells = []
+    for path in sorted((Path(__file__).parent / "cells").glob("*.txt")):
+        for text in path.read_text(encoding="utf-8").split("### ")[1:]:
+            title, given_line, loads_line, source = text.split("\n", 3)
+            given_text = given_line.removeprefix("# given:").strip()
+            words = loads_line.removeprefix("# loads:").split()
+            loads = {word.rstrip("?~"): MARKS.get(word[-1], "required") for word in words}
+            cells.append(Cell(f"{path.stem}: {title}", source, given_text, loads))
+    return cells
+
+
+def bound_anywhere(source: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(getattr(node, "ctx", ast.Store()), ast.Load):
+            found |= {getattr(node, field, None) for field in ("id", "name", "asname", "rest")}
+        if isinstance(node, ast.alias):
+            found.add(node.name.partition(".")[0])
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "=" in node.value:
+            found.add(node.value.partition("=")[0].strip())  # exec("y = 2")
+    return found
 
 
 def judge(source: str, make: Callable[[], dict[str, object]]) -> None:
@@ -21,20 +69,38 @@ def judge(source: str, make: Callable[[], dict[str, object]]) -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # generated programs hold SyntaxWarnings and coroutines nobody awaits
-        found = {load.name: load for load in free_names(source).loads}
+        names = free_names(source)
+        found = {load.name: load for load in names.loads}
         baseline = oracle.execute(source, make(), places=True)
         for name in make():
             run = oracle.missing(source, make, name)
             if name in run.raised - baseline.raised:
                 assert name in found, f"{name} raises {run.escaped!r} and is not captured"
             load = found.get(name)
-            if load is None or name in run.raised or not oracle.POSITIONS:
+            if load is None or load.builtin or name in run.raised or not oracle.POSITIONS:
                 continue
             if load.kind == "required":
                 place = (load.line, load.line, load.column, load.column + len(name.encode()))
-                assert place not in baseline.reached, f"{name} is read at {load.line}:{load.column} and was not needed there"
+                assert place not in baseline.reached, f"{name} is read at {load.line}:{load.column} but not needed"
+            elif load.kind == "maybe":
+                assert name in bound_anywhere(source) or "import *" in source, f"{name} is said to be bound somewhere"
 
 
+@pytest.mark.parametrize("cell", corpus(), ids=lambda cell: cell.title)
+def test_cells(cell: Cell) -> None:
+    made = cell.namespace()
+    baseline = oracle.execute(cell.source, cell.namespace())
+    assert not isinstance(baseline.escaped, NameError), "a cell of the corpus runs when nothing is missing"
+    judge(cell.source, cell.namespace)
+    found = {load.name: load.kind for load in free_names(cell.source).loads if not load.builtin or load.name in made}
+    assert found == cell.loads
+
+
+def test_the_corpus_is_large_enough() -> None:
+    assert len(corpus()) >= 120
+
+
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @settings(
     max_examples=250,
     derandomize=True,
