@@ -132,6 +132,17 @@ class Session:
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)
 
+    async def ready(self, handle: Handle) -> None:
+        """Wait until a task's script has said ``ready``: where output cannot be read, for its state and some more seconds."""
+        if (await self.batch.describe()).logs == "live":
+            deadline = time.monotonic() + self.rig.seconds
+            while b"ready" not in (await self.batch.read(handle, OUT, 0)).data:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+        else:
+            await self.until([handle], lambda status: status.state is State.RUNNING)
+            await asyncio.sleep(3.0)
+
     async def ended(self, handles: Sequence[Handle]) -> list[Status]:
         """Wait for their end."""
         return await self.until(handles, lambda status: status.state in ENDED)
@@ -370,7 +381,8 @@ class BatchContract:
             jobs = [session.job(TRAP), session.job(TRAP, demand=large), session.job(TRAP), session.job("exit 4\n")]
             (running,), (waiting,), (unstarted,), (done,) = await session.submit(*jobs)
             await session.batch.start([done, running, waiting])
-            await session.until([running], lambda status: status.state is State.RUNNING)
+            await session.ready(running)
+            assert (await session.batch.poll([running]))[0].state is State.RUNNING
             await session.ended([done])
             handles = [running, waiting, unstarted]
             await session.batch.cancel([*handles, done], "not needed any more")
@@ -441,7 +453,7 @@ class BatchContract:
     async def test_a_running_task_can_be_removed_and_is_not_fetched_before_its_end(self, rig: Rig) -> None:
         async with Session(rig) as session:
             [[handle]] = await session.run(session.job(TRAP))
-            await session.until([handle], lambda status: status.state is State.RUNNING)
+            await session.ready(handle)
             [fetched] = await session.batch.fetch([handle])
             assert fetched.output is None
             assert fetched.problem

@@ -6,5 +6,5 @@ task as ``python -S -E -s`` with only this folder's parent on its path: it must 
 - `spool`: the files and their order of writing; whoever reads them knows what happened, also after a kill -9 anywhere
 - `procfs`: identity of a process, its descendants, their memory, the size of a folder
 - `dispatch`: the one place that decides which task starts next; run by the service and by every supervisor as it ends
-- `supervise`: the program that runs one task, watches its limits and writes down its end
+- `supervise`: the program that runs one task; `task`, `watch` and `finish` are its parts
 """

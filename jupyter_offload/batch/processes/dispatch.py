@@ -59,6 +59,8 @@ def run_pass(spool: Spool, environ: dict[str, str], now: float, boot: str) -> li
                 continue  # its last supervisor is about to exit: the pass that it makes then starts this one
             if claim < 0 or _is_final(spool, entry):
                 remove_file(f"{spool.queue}/{name}")
+                if claim >= 0:
+                    os.close(claim)
                 continue
             os.rename(f"{spool.queue}/{name}", f"{spool.running}/{name}")
             started.append(launch(spool, entry, "run", claim, environ, boot))

@@ -10,7 +10,21 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["Identity", "boot_id", "descendants", "folder_bytes", "identity", "marked", "memory_bytes", "resident_bytes"]
+__all__ = [
+    "SIGKILL",
+    "Identity",
+    "boot_id",
+    "descendants",
+    "folder_bytes",
+    "identity",
+    "marked",
+    "memory_bytes",
+    "resident_bytes",
+    "send",
+]
+
+SIGKILL = 9
+"""As everywhere (POSIX, kill); the module `signal` takes long to import."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -140,6 +154,14 @@ def memory_bytes(pids: list[int], limit: int) -> int:
     """
     plain = sum(map(resident_bytes, pids))
     return plain if plain <= limit else sum(map(_proportional_bytes, pids))
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process that may have ended; a set-user-ID program, which may not be sent any, ends with its parent."""
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
 
 
 def folder_bytes(*folders: str) -> int:
