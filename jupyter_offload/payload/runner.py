@@ -455,21 +455,13 @@ def _decode_arrow(data: Data, meta: Json) -> object:
 
 
 def _encode_pickle(value: object, name: str) -> Encoded:
-    import pickle
-
-    try:
-        import cloudpickle
-
-        dumps = cloudpickle.dumps
-    except ImportError:
-        dumps = pickle.dumps
     buffers: list[Any] = []
     try:
-        stream = dumps(value, protocol=5, buffer_callback=buffers.append)
+        stream = _dumps(value, buffers.append)
         chunks: Chunks = [stream, *[buffer.raw() for buffer in buffers]]
     except Exception as error:  # a value's own __reduce__ may raise anything
         raise _cannot_encode(value, name, error) from error
-    if dumps is pickle.dumps and b"__main__" in stream:
+    if b"__main__" in stream and "cloudpickle" not in sys.modules:
         raise CannotEncode(
             f"{name}: a {type(value).__qualname__} that is defined here cannot be sent without cloudpickle",
             "Add --pip cloudpickle, or return plain data.",
@@ -478,6 +470,28 @@ def _encode_pickle(value: object, name: str) -> Encoded:
     if buffers:
         meta["sizes"] = [len(chunk) for chunk in chunks]
     return Encoded("pickle", chunks, meta)
+
+
+def _dumps(value: object, keep: Callable[[Any], object]) -> bytes:
+    import pickle
+
+    try:
+        import cloudpickle
+    except ImportError:
+        return pickle.dumps(value, protocol=5, buffer_callback=keep)
+    from collections import ChainMap
+
+    class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+        # cloudpickle would make an open file the text that it reads: another type and, for a large file, a surprise.
+        dispatch_table = ChainMap({io.TextIOWrapper: _refuse_file}, cloudpickle.CloudPickler.dispatch_table)  # noqa: RUF012
+
+    stream = io.BytesIO()
+    Pickler(stream, protocol=5, buffer_callback=keep).dump(value)
+    return stream.getvalue()
+
+
+def _refuse_file(_: object) -> Any:
+    raise TypeError("cannot pickle an open file")
 
 
 def _decode_pickle(data: Data, meta: Json) -> object:
@@ -525,14 +539,6 @@ def _cannot_encode(value: object, name: str, error: BaseException) -> CannotEnco
 
 def find_culprit(value: object, path: str, tries: int = 300) -> tuple[str, object]:
     """Return path and value of the innermost thing that cannot be pickled, looked for with a bounded effort."""
-    import pickle
-
-    try:
-        import cloudpickle
-
-        dumps = cloudpickle.dumps
-    except ImportError:
-        dumps = pickle.dumps
     deadline = time.monotonic() + 2.0
     for _ in range(12):
         for inner_path, inner in _children(value, path):
@@ -540,7 +546,7 @@ def find_culprit(value: object, path: str, tries: int = 300) -> tuple[str, objec
             if tries < 0 or time.monotonic() > deadline:
                 return path, value
             try:
-                dumps(inner)
+                _dumps(inner, lambda _: None)
             except Exception:  # whatever it raises: this is the way in
                 path, value = inner_path, inner
                 break
@@ -703,51 +709,70 @@ class Channel:
 ENDED = "the job was asked to end (SIGTERM)"
 
 
-class Turns:
-    """Keeps the order between standard output and standard error: who writes next lets the parent empty both pipes first."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._last = 0
-        self._new_lock()
-        os.register_at_fork(after_in_child=self._new_lock)
-
-    def _new_lock(self) -> None:
-        import threading
-
-        self.lock = threading.RLock()
-
-    def take(self, descriptor: int) -> None:
-        """Let ``descriptor`` write next."""
-        if self._last not in (0, descriptor) and self._channel.usable:
-            self._channel.send(type="turn")
-        self._last = descriptor
-
-
 class Pipe(io.BufferedWriter):
-    """Standard output or error of the child: never holds anything back, so that nothing is lost or late when the process dies."""
+    """Standard output or error of the child: holds nothing back, so that nothing is lost or late when the process dies.
 
-    def __init__(self, descriptor: int, turns: Turns) -> None:
+    What goes to standard error is recorded before the next thing happens. As the parent always empties standard output
+    first, that is enough to keep the order between the two, also with subprocesses and C code.
+    """
+
+    def __init__(self, descriptor: int, channel: Channel) -> None:
         super().__init__(io.FileIO(descriptor, "w", closefd=False))
-        self._descriptor = descriptor
-        self._turns = turns
+        self._channel = channel if descriptor == 2 else None
 
     def write(self, data: Any) -> int:
         """Write and flush."""
-        with self._turns.lock:
-            self._turns.take(self._descriptor)
-            count = super().write(data)
-            self.flush()
+        count = super().write(data)
+        self.flush()
+        if self._channel is not None and self._channel.usable:
+            self._channel.send(type="turn")
         return count
+
+
+class Text(io.TextIOWrapper):
+    """Text onto a `Pipe`: at once while one thread of one process prints, by whole lines as soon as there are several."""
+
+    def __init__(self, descriptor: int, channel: Channel) -> None:
+        import threading
+
+        super().__init__(Pipe(descriptor, channel), "utf-8", "backslashreplace", write_through=True)
+        self._channel = channel
+        self._threads, self._ident = threading.active_count, threading.get_ident
+        self._pending: dict[int, str] = {}
+
+    def write(self, text: str) -> int:
+        """Write ``text``, or keep it until its line is complete."""
+        if self._channel.usable and self._threads() == 1:
+            if self._pending:
+                self.flush_all()
+            return super().write(text)
+        whole, newline, rest = (self._pending.pop(self._ident(), "") + text).rpartition("\n")
+        if rest:
+            self._pending[self._ident()] = rest
+        if newline:
+            super().write(whole + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what this thread keeps."""
+        pending = self._pending.pop(self._ident(), "")
+        if pending:
+            super().write(pending)
+        super().flush()
+
+    def flush_all(self) -> None:
+        """Write what any thread keeps."""
+        while self._pending:
+            super().write(self._pending.popitem()[1])
 
 
 def open_streams(channel: Channel) -> None:
     """Give the child its sys.stdout, sys.stderr and an input that says why there is none."""
     import builtins
 
-    turns = Turns(channel)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        text = io.TextIOWrapper(Pipe(descriptor, turns), "utf-8", "backslashreplace", write_through=True)
+        text = Text(descriptor, channel)
+        os.register_at_fork(before=text.flush_all)
         setattr(sys, name, text)
         setattr(sys, f"__{name}__", text)
 
@@ -808,9 +833,17 @@ class Display:
 
     def format(self, value: object) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return data and metadata of a value by MIME type."""
-        if type(value) in _SCALARS or not self._shell.wants_ipython():
+        if _shown_alike(value) or not self._shell.wants_ipython():
             return plain_format(value)
         return self._shell.ipython_format(value)
+
+
+def _shown_alike(value: Any) -> bool:
+    """Return whether IPython would show the value as plain Python does, so that it need not be started for that."""
+    if type(value) in (list, tuple, dict) and len(value) < 20:
+        items = [*value, *value.values()] if type(value) is dict else value
+        return all(type(item) in _SCALARS for item in items) and len(repr(value)) < 80
+    return type(value) in _SCALARS
 
 
 _REPRS = (
@@ -980,6 +1013,7 @@ class Shell:
         self.module = types.ModuleType("__main__")
         self.module.__builtins__ = builtins  # type: ignore[attr-defined]
         sys.modules["__main__"] = self.module
+        sys.argv = [""]
         self.namespace: dict[str, Any] = self.module.__dict__
         self.display = Display(channel, self)
         self.figures = Figures(self.display)
@@ -989,6 +1023,7 @@ class Shell:
         self._files: set[str] = set()
         self._future = 0
         self._loop: Any = None
+        self._shown: BaseException | None = None
         self._ipython: Any = None
         self._ipython_missing = False
         sys.meta_path.insert(0, self.figures)
@@ -999,9 +1034,10 @@ class Shell:
     def run(self, source: str, filename: str) -> BaseException | None:
         """Run a cell, show the value of its last expression and its figures; return what it raised, already shown."""
         self.count += 1
+        self._shown = None
         raised = self.guard(lambda: self._run(source, filename))
         flushed = self.guard(self.figures.flush)
-        return raised or flushed
+        return raised or self._shown or flushed
 
     def guard(self, action: Callable[[], object]) -> BaseException | None:
         """Do something of the user's; return what it raised, after it was shown."""
@@ -1016,7 +1052,7 @@ class Shell:
             self.display.error(error)
             return error
         finally:
-            flush_c()
+            flush_output()
         return None
 
     def _run(self, source: str, filename: str) -> None:
@@ -1145,6 +1181,12 @@ class Shell:
 
         display = self.display
 
+        def show_error(_: object, found: Any = None, *__: object, **___: object) -> None:
+            error = found[1] if isinstance(found, tuple) else sys.exc_info()[1]
+            if error is not None:
+                self._shown = error
+                display.error(error)
+
         class Publisher(DisplayPublisher):
             def publish(
                 self, data: Any, metadata: Any = None, *_: Any, transient: Any = None, update: bool = False, **__: Any
@@ -1157,6 +1199,11 @@ class Shell:
         class Remote(InteractiveShell):
             display_pub_class = Type(Publisher)
             colors_force = True
+            # Magics such as %%time show what the code raised and go on as if nothing were wrong.
+            showtraceback = showsyntaxerror = show_error  # type: ignore[assignment]
+
+            def enable_gui(self, gui: object = None) -> None:
+                """Nothing: there is no screen."""
 
             def init_virtualenv(self) -> None:
                 """Nothing: the runner's own Python is the environment."""
@@ -1210,8 +1257,11 @@ class Shell:
             return None
 
 
-def flush_c() -> None:
-    """Flush what C code holds back in stdio."""
+def flush_output() -> None:
+    """Flush what threads, and C code in its stdio, hold back."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if isinstance(stream, Text):
+            stream.flush_all()
     ctypes = sys.modules.get("ctypes")
     if ctypes is not None:
         ctypes.CDLL(None).fflush(None)
@@ -1327,7 +1377,7 @@ class Child:
         limit = self._header.get("limits", {}).get("result_bytes")
         arrow = bool(self._main.get("arrow", True))
         total = 0
-        with open(os.path.join(self._folder, "values"), "wb") as stream:
+        with open(os.path.join(self._folder, "values"), "wb", buffering=0) as stream:
             for name, value in values.items():
                 try:
                     encoded = encode_value(value, name, arrow)
@@ -1339,7 +1389,9 @@ class Child:
                         )
                         continue
                     for chunk in encoded.chunks:
-                        stream.write(chunk)
+                        view = memoryview(chunk)
+                        while view:
+                            view = view[stream.write(view) :]
                 except CannotEncode as error:
                     done["problems"][name] = fault("CannotEncode", error.message, error.hint, name=name)
                 except MemoryError:
@@ -1348,7 +1400,8 @@ class Child:
                 except OSError as error:
                     message = f"{name} could not be written: {one_line(error)}"
                     done["problems"][name] = fault("DiskExceeded", message, "Ask for more with --disk.", name=name)
-                    break
+                    stream.seek(total)
+                    stream.truncate()
                 else:
                     done["values"].append(describe_part("value", name, encoded.codec, encoded.chunks, encoded.meta))
                     total += encoded.size
