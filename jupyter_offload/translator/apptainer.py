@@ -40,7 +40,7 @@ def reference(image: str) -> str:
 
 def layout(container: Container, pod: Pod) -> list[Entry]:
     """Return the folders that the container's mounts need. Raises `ManifestError` for paths that cannot be mounted."""
-    entries = [Entry(f"tmp/{container.name}/{name}", "folder") for name in ("tmp", "home")]
+    entries = [Entry(_temporary(container), "folder"), Entry(_home(container)[0], "folder")]
     for mount in container.mounts:
         _mountable(mount.path, f"{mount.at}.mountPath")
         _mountable(mount.sub_path, f"{mount.at}.subPath")
@@ -106,9 +106,9 @@ def body(container: Container, pod: Pod, found: Surroundings, options: Options, 
         call.append("--writable-tmpfs")
     if gpus:
         call.append("--nv")
-    call.append(f"--home {_home(container, found)}")
+    call.append(f"--home {_bind(*_home(container))}")
     call.append(f"--pwd {quote(container.working_dir or '/')}")
-    call += [f"--bind {_bind(f'tmp/{container.name}/tmp', path)}" for path in ("/tmp", "/var/tmp")]  # noqa: S108
+    call += [f"--bind {_bind(_temporary(container), path)}" for path in ("/tmp", "/var/tmp")]  # noqa: S108
     call += [f"--bind {quote(mount)}" for mount in options.mounts]
     for mount in sorted(container.mounts, key=lambda mount: mount.path):
         call.append(f"--bind {_mount(mount, pod)}")
@@ -120,18 +120,23 @@ def body(container: Container, pod: Pod, found: Surroundings, options: Options, 
     return "\n".join(f"  {line}" for line in lines)
 
 
-def _home(container: Container, found: Surroundings) -> str:
-    word = found.env.get("HOME", (_HOME,))
-    home = word[0] if len(word) == 1 else ""
+def _temporary(container: Container) -> str:
+    return f"tmp/{container.name}/tmp"  # noqa: S108 - relative to the work folder
+
+
+def _home(container: Container) -> tuple[str, str]:
+    """Return the home folder's place in the work folder and its path in the container: a home inside a volume is part of that volume."""
     path = f"{container.at}.env (HOME)"
-    if not isinstance(home, str) or not home.startswith("/") or posixpath.normpath(home) == "/":
+    home = dict(container.env).get("HOME", _HOME)
+    if not home.startswith("/") or ".." in home.split("/") or posixpath.normpath(home) == "/" or "$" in home:
         refuse(path, "must be an absolute path other than / here")
     _mountable(home, path)
     home = posixpath.normpath(home)
-    for mount in container.mounts:  # a home inside a volume is that part of the volume
-        if below(home, mount.path) is not None:
-            return _bind(posixpath.normpath(f"{place_of(mount)}/{below(home, mount.path)}"), home)
-    return _bind(f"tmp/{container.name}/home", home)
+    inside = [mount for mount in container.mounts if below(home, mount.path) is not None]
+    mount = max(inside, key=lambda mount: len(mount.path), default=None)
+    if mount is None:
+        return f"tmp/{container.name}/home", home
+    return posixpath.normpath(f"{place_of(mount)}/{below(home, mount.path)}"), home
 
 
 def _mount(mount: Mount, pod: Pod) -> str:

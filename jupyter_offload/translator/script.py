@@ -102,19 +102,18 @@ def translate(work: Work, options: Options) -> Translation:
     )
     return Translation(
         script=script,
-        entries=(
-            *add_parents([Entry("out/logs", "folder"), Entry("runtime", "folder"), *entries, *common]),
-            Entry(COMPLETE, "file", 0o600),
-        ),
-        task_entries=tuple(
-            (*add_parents(files), Entry(f"{COMPLETE}-{index}", "file", 0o600)) for index, files in enumerate(own)
-        )
+        entries=_members([Entry("out/logs", "folder"), Entry("runtime", "folder"), *entries, *common], COMPLETE),
+        task_entries=tuple(_members(files, f"{COMPLETE}-{index}") for index, files in enumerate(own))
         if has_own
         else (),
         needs=needs,
         containers=tuple(container.name for container in everyone),
         tasks=work.tasks,
     )
+
+
+def _members(entries: list[Entry], last: str) -> tuple[Entry, ...]:
+    return (*add_parents(entries), Entry(last, "file", 0o600))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,7 +29,7 @@ class WrittenScript:
     """Per task its own files; empty when no task has any."""
 
 
-def write(translation: Translation, folder: str | Path) -> WrittenScript:
+def write(translation: Translation, folder: str | Path, *, clock: Callable[[], float] = time.time) -> WrittenScript:
     """Write job.sh, inputs.tar and the tasks' own tars (all mode 0600) into an existing folder (made 0700).
 
     Files that travel by reference are streamed into the tar. Raises `FileRefused` for one that vanished, is not a regular file or
@@ -38,10 +39,11 @@ def write(translation: Translation, folder: str | Path) -> WrittenScript:
     root.chmod(0o700)
     with _private_file(root / SCRIPT) as script:
         script.write(translation.script.encode())
-    _write_tar(root / INPUTS, translation.entries)
+    now = int(clock())
+    _write_tar(root / INPUTS, translation.entries, now)
     own = []
     for index, entries in enumerate(translation.task_entries):
-        _write_tar(root / task_inputs_name(index), entries)
+        _write_tar(root / task_inputs_name(index), entries, now)
         own.append((task_inputs_name(index),))
     return WrittenScript(SCRIPT, (INPUTS,), tuple(own))
 
@@ -50,7 +52,7 @@ def _private_file(path: Path) -> BinaryIO:
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")  # noqa: PTH123
 
 
-def _write_tar(path: Path, entries: Iterable[Entry]) -> None:
+def _write_tar(path: Path, entries: Iterable[Entry], now: int) -> None:
     # The GNU format carries names as they are, whatever the worker's locale; tar of every age reads it.
     with (
         _private_file(path) as raw,
@@ -59,12 +61,13 @@ def _write_tar(path: Path, entries: Iterable[Entry]) -> None:
         ) as tar,
     ):
         for entry in entries:
-            _add(tar, entry)
+            _add(tar, entry, now)
 
 
-def _add(tar: tarfile.TarFile, entry: Entry) -> None:
+def _add(tar: tarfile.TarFile, entry: Entry, now: int) -> None:
     member = tarfile.TarInfo(entry.path)
     member.mode = entry.mode
+    member.mtime = now
     if entry.kind == "folder":
         member.type = tarfile.DIRTYPE
         tar.addfile(member)

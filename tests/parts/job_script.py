@@ -16,7 +16,12 @@ from jupyter_offload.translator.frames import Frame, FrameParser, LogFrame, Stat
 HOST = Options(runtime="host")
 
 
-def pod(*containers: dict[str, Any], fetch: list[str] | None = None, volumes: list[dict[str, Any]] | None = None, **spec: Any) -> dict[str, Any]:
+def pod(
+    *containers: dict[str, Any],
+    fetch: list[str] | None = None,
+    volumes: list[dict[str, Any]] | None = None,
+    **spec: Any,
+) -> dict[str, Any]:
     """A Pod as payload builds it: every container works in the emptyDir `work` at /work."""
     made = {
         "apiVersion": "v1",
@@ -44,8 +49,8 @@ def container(name: str = "main", mounts: list[dict[str, Any]] | None = None, **
 
 
 def shell(script: str, **fields: Any) -> dict[str, Any]:
-    """A container that runs a shell script of the test's own."""
-    return {"command": ["sh", "-c", script], **fields}
+    """A container that runs a shell script of the test's own, escaped as Kubernetes wants it (`$$` is a dollar sign)."""
+    return {"command": ["sh", "-c", script.replace("$", "$$")], **fields}
 
 
 def work(manifest: dict[str, Any], *files: WorkFile, **fields: Any) -> Work:
@@ -115,7 +120,15 @@ class Ran:
         return tarfile.open(self.folder / "output.tar", encoding="utf-8", errors="surrogateescape")
 
 
-def start(given: Work, folder: Path, options: Options = HOST, *, index: int = 0, env: dict[str, str] | None = None, **extra: Any) -> subprocess.Popen[bytes]:
+def start(
+    given: Work,
+    folder: Path,
+    options: Options = HOST,
+    *,
+    index: int = 0,
+    env: dict[str, str] | None = None,
+    **extra: Any,
+) -> subprocess.Popen[bytes]:
     """Write the script and start it."""
     folder.mkdir(exist_ok=True)
     write(translate(given, options), folder)
@@ -123,7 +136,9 @@ def start(given: Work, folder: Path, options: Options = HOST, *, index: int = 0,
 
 
 def launch(folder: Path, *, index: int = 0, env: dict[str, str] | None = None, **extra: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["bash", "job.sh", str(index)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, **extra)
+    return subprocess.Popen(
+        ["bash", "job.sh", str(index)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, **extra
+    )
 
 
 def finish(process: subprocess.Popen[bytes], folder: Path, timeout: float = 60) -> Ran:

@@ -18,7 +18,8 @@ o_clock() { # milliseconds of a clock that never jumps -> o_ms
 }
 
 o_plain() { # text that may stand in a JSON string -> o_text
-  o_text=${1//[^ !#-\[\]-~]/?}
+  o_text=${1//\"/\'}
+  o_text=${o_text//[^ !#-\[\]-~]/?}
 }
 
 o_complain() { # the script's own troubles go to standard error
@@ -64,6 +65,7 @@ o_tell() { # a status frame
 
 o_log() { # o_log <container> <stream>: from a pipe into the raw log file; on a full disk the container still goes on
   trap '' TERM INT HUP
+  exec >/dev/null 2>&1 # a daemon that keeps the log open must not keep the batch system waiting
   if ! cat >>"$o_root/out/logs/${o_names[$1]}.$2"; then
     printf 'full %s %s\n' "$1" "$2" >&"$o_events"
     cat >/dev/null
@@ -203,17 +205,18 @@ o_start() { # o_start <container>: in a process group of its own, with its outpu
   : >"$o_root/out/logs/$name.index"
   (
     trap '' TERM INT HUP # lives on to tell how the container ended
-    exec {o_stdout}> >(o_log "$i" stdout)
-    exec {o_stderr}> >(exec {o_stdout}>&- && o_log "$i" stderr)
+    exec {o_stdout}>&-
+    exec {o_out}> >(o_log "$i" stdout)
+    exec {o_err}> >(exec {o_out}>&- && o_log "$i" stderr)
     set -m
     (
       set +m
       trap - TERM INT HUP
       "o_container_$i"
-    ) </dev/null >&"$o_stdout" 2>&"$o_stderr" {o_stdout}>&- {o_stderr}>&- {o_events}>&- &
+    ) </dev/null >&"$o_out" 2>&"$o_err" {o_out}>&- {o_err}>&- {o_events}>&- &
     pid=$!
     set +m
-    exec {o_stdout}>&- {o_stderr}>&-
+    exec {o_out}>&- {o_err}>&-
     printf 'pid %s %s\n' "$i" "$pid" >&"$o_events"
     wait "$pid" 2>/dev/null
     code=$?
@@ -342,6 +345,12 @@ o_inside() { # o_inside <absolute path without links>: whether it lies in an emp
 o_add() { # o_add <path below the working directory>: a file, or all files of a folder
   local path=$1 folder=$o_base target sub
   if [[ -d $path ]]; then
+    if cd -P -- "$o_base/$path" && ! o_inside "$PWD"; then
+      o_note "not fetched, it lies outside the job's own folders: $path"
+      cd -P -- "$o_base" || return
+      return
+    fi
+    cd -P -- "$o_base" || return
     shopt -s dotglob
     for sub in "$path"/*; do
       if [[ -L $sub && -d $sub ]]; then
@@ -441,7 +450,7 @@ o_collect() { # the names of what comes back, NUL-terminated -> file list
 o_pack() { # o_pack <file with NUL-terminated names>: output.tar, complete or not at all
   # A name reaches tar as it is; hard links become files, links become what they point at (o_add has looked where).
   local code
-  o_text=$(tar --format=gnu --no-unquote --dereference --hard-dereference --no-recursion --null \
+  o_text=$(TAR_OPTIONS='' tar --format=gnu --no-unquote --dereference --hard-dereference --no-recursion --null \
     -C "$o_root/out" -cf "$o_root/output.tar" -T "$1" 2>&1)
   code=$?
   if ((code > 1)); then # 1: a file changed meanwhile, which is a file's own affair
@@ -475,6 +484,7 @@ o_finish() { # write output.tar, tell the last status and exit
   local i code=0
   trap '' TERM INT HUP
   trap - EXIT
+  exec >&"$o_stdout" # within the setup lines standard output is another
   o_now
   o_finished=$o_time
   o_phase=${o_reason:+Failed}
@@ -501,7 +511,7 @@ o_finish() { # write output.tar, tell the last status and exit
 o_begin() { # before the site's setup lines: nothing of theirs may be lost, and nothing of ours may meet them
   umask 077
   unset CDPATH GLOBIGNORE
-  exec </dev/null
+  exec </dev/null {o_stdout}>&1
   cd -P . && o_here=$PWD
   o_root=$o_here/offload-work
   local i
@@ -517,9 +527,9 @@ o_begin() { # before the site's setup lines: nothing of theirs may be lost, and 
 }
 
 o_unpack() { # o_unpack <tar file> <last member>: into the work folder
-  if ! o_text=$(tar --no-same-owner -xpf "$o_here/$1" -C "$o_root" 2>&1); then
+  if ! o_text=$(TAR_OPTIONS='' tar --no-same-owner -xpf "$o_here/$1" -C "$o_root" 2>&1); then
     case $o_text in
-      *'No space left'* | *'quota exceeded'*) o_fail DiskFull "$1 could not be unpacked: $o_text" ;;
+      *'No space left'* | *'Wrote only'* | *'quota exceeded'*) o_fail DiskFull "$1 could not be unpacked: $o_text" ;;
       *) o_fail InputsCorrupt "$1 could not be unpacked: $o_text" ;;
     esac
   elif [[ ! -e $o_root/$2 ]]; then
@@ -529,13 +539,14 @@ o_unpack() { # o_unpack <tar file> <last member>: into the work folder
 }
 
 o_prepare() { # the private work folder with all inputs
-  local IFS=$' \t\n'
+  IFS=$' \t\n'
+  set +efu +o noclobber
+  shopt -u nullglob dotglob failglob nocaseglob extglob
+  unset CDPATH GLOBIGNORE
   cd -P -- "$o_here" || return
   # From here on every byte is a character; a container gets the locale that was in force before.
   o_locale_set=${LC_ALL+yes} o_locale=${LC_ALL-}
   LC_ALL=C
-  shopt -u nullglob dotglob failglob nocaseglob extglob
-  set +efu +o noclobber
   rm -rf -- "$o_root"
   if ! mkdir -m 700 -- "$o_root"; then
     o_fail Error "the work folder could not be made"
