@@ -15,7 +15,7 @@ from typing import Literal
 
 from jupyter_offload.errors import CaptureError
 from jupyter_offload.payload.flow.ledger import BOUND, OPTIONAL, REQUIRED, STAR, Ledger
-from jupyter_offload.payload.flow.scope import Scope, bindings
+from jupyter_offload.payload.flow.scope import Scope, bindings, bound_once
 from jupyter_offload.payload.flow.statements import Statements
 
 __all__ = ["Blind", "Import", "Load", "Names", "free_names"]
@@ -90,8 +90,10 @@ def free_names(source: str) -> Names:
             line=line,
         ) from error
     nodes = list(ast.walk(tree))
+    effects = frozenset(name for node in nodes if isinstance(node, ast.Global) for name in node.names)
     ledger = Ledger(
-        effects=frozenset(name for node in nodes if isinstance(node, ast.Global) for name in node.names),
+        effects=effects,
+        once=bound_once(nodes) if effects else frozenset(),  # only then can a call bind a global name
         lazy_annotations=any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in nodes),
     )
     walker = Statements(ledger, Scope("module"))

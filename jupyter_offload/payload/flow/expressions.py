@@ -37,7 +37,6 @@ class Expressions:
         self.guarded = 0
         self.loops = 0
         self.yields = False
-        self.asked: set[str] = set()
         self.returns: list[set[str]] = []
         self.breaks: list[State] = []
         self.continues: list[State] = []
@@ -76,7 +75,6 @@ class Expressions:
                     self.escape(body)
             if self.guarded:  # got past it: the name exists on this path
                 self.settled.add(name)
-                self.asked.add(name)
         elif name not in self.settled:
             maybe = maybe or name in self.touched or STAR in self.touched
             settled = frozenset(self.settled)
@@ -130,10 +128,11 @@ class Expressions:
         self.blind += child.blind
         ends = child.returns if child.dead else [*child.returns, child.settled]
         asynchronous = isinstance(node, ast.AsyncFunctionDef)
+        decorated = bool(getattr(node, "decorator_list", []))
         return Body(
             child.sink or [],
             {name for name in child.touched if "@" not in name},
-            set.intersection(*ends) if ends and not child.yields else set(),
+            set.intersection(*ends) if ends and not child.yields and not decorated else set(),
             immediate=not child.yields and not asynchronous,
             awaitable=asynchronous and not child.yields,
         )
@@ -342,7 +341,7 @@ class Expressions:
     def called_for_certain(self, function: ast.expr) -> bool:
         """Tell whether the call runs the cell's only body of that name and not something from outside."""
         if isinstance(function, ast.Name):
-            return function.id in self.settled and function.id not in self.asked
+            return function.id in self.settled and function.id in self.ledger.once
         return isinstance(function, ast.Lambda)
 
     def call_arguments(self, node: ast.Call) -> None:

@@ -64,10 +64,12 @@ class Place:
 class Ledger:
     """Collects the reads of one cell; ``bodies`` are the functions that a global name may stand for.
 
-    ``effects`` are the names that some function of the cell declares global and so may bind whenever one is called.
+    ``effects`` are the names that some function of the cell declares global and so may bind whenever one is called,
+    ``once`` the names that the cell binds at one place only (what a call of those runs is certain).
     """
 
     effects: frozenset[str] = frozenset()
+    once: frozenset[str] = frozenset()
     lazy_annotations: bool = False
     places: dict[tuple[str, int], Place] = field(default_factory=dict)
     bodies: dict[str, list[Body]] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -63,6 +64,17 @@ def bindings(nodes: Iterable[ast.AST]) -> Bindings:
                 found.names.add(node.rest)
             stack += ast.iter_child_nodes(node)
     return found
+
+
+def bound_once(nodes: Iterable[ast.AST]) -> frozenset[str]:
+    """Return the names of functions that stand for one definition only, wherever in the cell it is."""
+    counts: Counter[str] = Counter()
+    for node in nodes:
+        if isinstance(node, (ast.Name, *FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom, ast.ExceptHandler)):
+            counts.update(bindings([node]).names if not isinstance(node, ast.ExceptHandler) else [node.name or ""])
+        elif isinstance(node, (ast.MatchAs, ast.MatchStar, ast.MatchMapping)):
+            counts.update(bindings([node]).names)
+    return frozenset(name for name, count in counts.items() if count == 1)
 
 
 def imported_name(alias: ast.alias) -> str:

@@ -33,7 +33,6 @@ Any other may swallow one, and then what its block was to bind is still unbound 
 CATCH_NAME_ERROR = frozenset({"NameError", "Exception", "BaseException"})
 
 
-
 class Statements(Expressions):
     """Walks statements; ``settled``, ``touched`` and ``dead`` are those of the path being walked."""
 
