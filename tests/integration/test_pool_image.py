@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,21 @@ def test_the_ce_holds_what_no_route_takes(fault_pool: Pool) -> None:
     assert "no matching routes" in answer["ad"]["HoldReason"]
 
 
+def test_the_ce_removes_a_job_instead_of_starting_it_again(fault_pool: Pool) -> None:
+    with ThreadPoolExecutor() as threads:
+        job = threads.submit(run_job, fault_pool.ce, folder_of(fault_pool, "alice"), "sleep 120", seconds=120)
+        deadline = time.monotonic() + 60
+        while "alice:sleep" not in ":".join(fault_pool.exec("ep1", "ps", "-e", "-o", "user=,comm=").split()):
+            assert time.monotonic() < deadline, "the job did not start"
+            time.sleep(0.2)
+        fault_pool.stop("ep1")
+        answer = job.result()
+    fault_pool.start("ep1")
+    assert answer["ad"].get("RemoveReason") == "CE job removed by SYSTEM_PERIODIC_REMOVE due to disabled job retries", (
+        answer
+    )
+
+
 # running and stopping
 
 
@@ -318,6 +334,20 @@ def test_a_second_up_of_the_same_name_changes_nothing(pool: Pool) -> None:
         [COMMAND, "up", "--json", "--name", pool.name, "--execute", "1"], capture_output=True, text=True, timeout=120
     )
     assert json.loads(done.stdout)["containers"] == pool.description["containers"]
+
+
+def test_what_an_interrupted_start_left_does_not_hinder_the_next(fault_pool: Pool) -> None:
+    """A network and a container of the pool's name, but no record: as after SIGKILL in the middle of `pool up`."""
+    engine = fault_pool.description["engine"]
+    name = f"cut-{os.getpid()}"
+    subprocess.run([engine, "network", "create", f"offload-{name}"], check=True, capture_output=True, timeout=60)
+    create = [engine, "create", "--name", f"offload-{name}-cm", "--label", f"org.jupyter-offload.pool={name}"]
+    subprocess.run([*create, fault_pool.description["image"]], check=True, capture_output=True, timeout=60)
+    try:
+        subprocess.run([COMMAND, "up", "--name", name, "--execute", "1"], check=True, capture_output=True, timeout=120)
+    finally:
+        subprocess.run([COMMAND, "down", "--time", "1", "--name", name], check=True, capture_output=True, timeout=60)
+    assert name not in fault_pool.engine("ps", "--all", "--format", "{{.Names}}")
 
 
 @pytest.mark.parametrize("arguments", [["token", "alice"], ["describe"], ["status"], ["config", "fast"]])

@@ -155,7 +155,7 @@ class Pool:
 
     def stop(self, node: str, seconds: int = 15) -> None:
         """End a node gracefully (SIGTERM)."""
-        self.engine("stop", "--time", str(seconds), self.container(node))
+        self.engine("stop", "-t", str(seconds), self.container(node))
 
     def start(self, node: str) -> None:
         """Start a node that was killed or stopped, and wait until it is healthy."""
@@ -176,7 +176,7 @@ class Pool:
 
     def restart_schedd(self, node: str = "ap") -> None:
         """Restart the submit node (or ce) as a whole: its daemons come back with new addresses. Returns when it is healthy."""
-        self.engine("restart", "--time", "5", self.container(node))
+        self.engine("restart", "-t", "5", self.container(node))
         self.await_healthy(node)
 
     def await_healthy(self, node: str, seconds: float = 60) -> None:

@@ -17,6 +17,7 @@ from .state import Node, Pool
 
 _HERE = Path(__file__).resolve().parent.parent
 _ALIVE_SECONDS = 90.0
+_LABEL = "org.jupyter-offload.pool"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def up(name: str, plan: Plan, engine: Engine) -> Pool:
 def _start(name: str, plan: Plan, engine: Engine) -> Pool:
     shared = None if plan.share is None else _shared_folder(plan.share)
     image = build_image(plan.suite, engine)
+    _sweep(name, engine)
     network = f"offload-{name}"
     subnet = engine.create_network(network)
     folder = state.folder(name)
@@ -112,7 +114,7 @@ def _nodes(name: str, plan: Plan, subnet: ipaddress.IPv4Network) -> list[Node]:
 def _run_command(pool: Pool, node: Node, network: str, engine: Engine) -> list[str]:
     folder = state.folder(pool.name)
     command = ["run", "--detach", "--name", node.container, "--hostname", node.hostname, "--network", network]
-    command += ["--ip", node.address, "--label", f"org.jupyter-offload.pool={pool.name}"]
+    command += ["--ip", node.address, "--label", f"{_LABEL}={pool.name}"]
     for other in pool.nodes:
         if other != node:  # an engine adds the container's own name by itself
             command += ["--add-host", f"{other.hostname}:{other.address}"]
@@ -170,22 +172,26 @@ def down(name: str, engine_name: str | None = None, seconds: int = 10) -> bool:
     """Stop a pool gracefully (at most `seconds`), remove it and its secrets. False when there was none."""
     with state.locked(name):
         pool = state.load(name)
-        if pool is None:
-            return False
-        _remove(pool, Engine.find(engine_name or pool.engine), seconds=seconds)
-        return True
+        if pool is not None:
+            _remove(pool, Engine.find(engine_name or pool.engine), seconds=seconds)
+        return pool is not None
 
 
 def _remove(pool: Pool, engine: Engine, *, seconds: int) -> None:
-    containers = [node.container for node in pool.nodes]
-    alive = sorted(engine.running(containers))
-    engine.run_many([["stop", "--time", str(seconds), c] for c in alive], check=False)
-    engine.run_many([["rm", "--force", c] for c in containers], check=False)
-    left = engine.running(containers)
-    if left:
-        raise PoolError(f"could not remove {', '.join(sorted(left))}")
-    engine.run("network", "rm", f"offload-{pool.name}", check=False)
+    alive = sorted(engine.running([node.container for node in pool.nodes]))
+    engine.run_many([["stop", "-t", str(seconds), c] for c in alive], check=False)
+    _sweep(pool.name, engine)
     shutil.rmtree(state.folder(pool.name))
+
+
+def _sweep(name: str, engine: Engine) -> None:
+    """Remove whatever containers and network bear the pool's name: also what an interrupted `up` left."""
+    ask = ["ps", "--all", "--quiet", "--filter", f"label={_LABEL}={name}"]
+    engine.run_many([["rm", "--force", c] for c in engine.run(*ask).stdout.split()], check=False)
+    left = engine.run(*ask).stdout.split()
+    if left:
+        raise PoolError(f"could not remove the containers {', '.join(left)}; try again")
+    engine.run("network", "rm", f"offload-{name}", check=False)
 
 
 def require(name: str) -> Pool:
