@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from jupyter_offload.batch.base import Batch
+from jupyter_offload.batch.condor.batch import CondorBatch
 from jupyter_offload.batch.condor.config import CondorConfig as Condor
+from jupyter_offload.batch.local import LocalBatch
 from jupyter_offload.errors import CapabilityMissing
 from jupyter_offload.sites.base import Site
 from jupyter_offload.sites.direct import DirectSite
@@ -41,15 +44,11 @@ def choose_runtime(config: SiteConfig) -> Runtime:
 def _batch(name: str, config: SiteConfig, state: Path) -> Batch:
     batch = config.batch
     if isinstance(batch, LocalConfig):
-        from jupyter_offload.batch.local import LocalBatch
-
         return LocalBatch(state / "local" / name, batch.slots)
-    try:
-        from jupyter_offload.batch.condor import CondorBatch
-    except ImportError as error:
+    if importlib.util.find_spec("htcondor2") is None:
         raise CapabilityMissing(
             f"site {name} needs HTCondor's Python bindings", hint="Install them: pip install 'jupyter_offload[condor]'."
-        ) from error
+        )
     return CondorBatch(_condor(batch, config))
 
 
