@@ -1,0 +1,1 @@
+"""The store: `base` is the seam, `sqlite` the implementation."""

@@ -1,0 +1,98 @@
+"""Puts a process' service together: configuration → sites → lease → service → loopback listener → connection file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jupyter_offload import __version__
+from jupyter_offload.errors import ConfigError
+from jupyter_offload.job import Resources
+from jupyter_offload.service.connection import Connection, default_path
+from jupyter_offload.service.folders import Folders
+from jupyter_offload.service.lease import Lease
+from jupyter_offload.service.local import Local
+from jupyter_offload.service.rest.api import Api, Traffic
+from jupyter_offload.service.rest.loopback import Loopback
+from jupyter_offload.service.shared import Shared
+from jupyter_offload.service.siteview import SiteEntry
+from jupyter_offload.sites.build import build_sites
+from jupyter_offload.sites.config import load_sites
+from jupyter_offload.sites.schema import SiteConfig, SitesConfig
+
+__all__ = ["Assembled", "assemble", "entries", "own_name"]
+
+
+def own_name(environ: Mapping[str, str]) -> str:
+    """Return whose jobs these are: the hub's user, else the user of the operating system."""
+    if environ.get("JUPYTERHUB_USER"):
+        return environ["JUPYTERHUB_USER"]
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container that runs as a number without a name
+        return str(os.getuid())
+
+
+def entries(config: SitesConfig, folders: Folders) -> Mapping[str, SiteEntry]:
+    """Return the sites of a configuration with what the service needs of their settings."""
+    sites = build_sites(config, folders.sites)
+    return {
+        name: SiteEntry(site, config.sites[name].kind, *_settings(config.sites[name])) for name, site in sites.items()
+    }
+
+
+def _settings(config: SiteConfig) -> tuple[str | None, Resources]:
+    given = config.defaults
+    return config.cache, Resources(cpus=given.cpus, memory=given.memory, disk=given.disk, time_seconds=given.time)
+
+
+@dataclass
+class Assembled:
+    """A running service with its loopback listener."""
+
+    folders: Folders
+    shared: Shared
+    api: Api
+    loopback: Loopback
+    connection: Connection
+
+    async def close(self) -> None:
+        """Stop listening, then stop owning. Jobs go on."""
+        await self.loopback.close()
+        await self.shared.close()
+
+
+async def assemble(
+    environ: Mapping[str, str], log: logging.Logger, *, published: Path | None = None, address: str = "127.0.0.1"
+) -> Assembled:
+    """Put everything together; nothing is owned before ``shared.open`` was called.
+
+    ``published`` is the connection file that the owner of the jobs keeps. A faulty sites.yaml does not keep the service from
+    starting: everything that needs a site then tells what is wrong with it.
+    """
+    folders = Folders.from_environ(environ)
+    folders.make()
+    token = secrets.token_urlsafe(32)
+
+    async def make() -> Local:
+        try:
+            config = load_sites(environ)
+            return await Local.open(folders, entries(config, folders), config.default, log=log)
+        except ConfigError as error:
+            log.error("%s", error.message)
+            return await Local.open(folders, {}, None, log=log, problem=error)
+
+    shared = Shared(folders, Lease(folders), make, published=published or default_path(), log=log)
+    api = Api(
+        shared, own_name(environ), folders.new_incoming, forwarded_to=lambda: shared.forwarded_to, traffic=Traffic()
+    )
+    loopback = Loopback(api, token, address)
+    connection = Connection(loopback.url, token, os.getpid(), __version__)
+    shared.listens(connection)
+    return Assembled(folders, shared, api, loopback, connection)
