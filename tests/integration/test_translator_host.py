@@ -58,7 +58,6 @@ def test_init_containers_run_one_after_the_other_and_containers_together(tmp_pat
             {**pod(shell("sleep 0.2; echo one >> order", name="one"))["spec"]["containers"][0]},
             {**pod(shell("echo two >> order", name="two"))["spec"]["containers"][0]},
         ],
-        **{},
     )
     manifest["metadata"]["annotations"]["jupyter-offload/fetch"] = '["order"]'
     ran = run(work(manifest), tmp_path / "job")

@@ -23,7 +23,7 @@ def pod(
     **spec: Any,
 ) -> dict[str, Any]:
     """A Pod as payload builds it: every container works in the emptyDir `work` at /work."""
-    made = {
+    return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"annotations": {ANNOTATION_FETCH: json.dumps(fetch)} if fetch else {}},
@@ -34,7 +34,6 @@ def pod(
             **spec,
         },
     }
-    return made
 
 
 def container(name: str = "main", mounts: list[dict[str, Any]] | None = None, **fields: Any) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def shell(script: str, **fields: Any) -> dict[str, Any]:
 
 
 def work(manifest: dict[str, Any], *files: WorkFile, **fields: Any) -> Work:
-    return Work("0" * 32, "alice", "test", manifest, files=files, **fields)
+    return Work(**{"job_id": "0" * 32, "owner": "alice", "name": "test", "pod": manifest, "files": files, **fields})
 
 
 @dataclass

@@ -1,0 +1,200 @@
+"""Whatever strings a Pod holds: what arrives is byte for byte what was sent, and nothing else ran.
+
+Hypothesis makes the strings (always the same ones: ``derandomize``); then they run many to a job, so that thousands take seconds.
+A failure names the string.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from parts.job_script import pod, run, work
+
+from jupyter_offload.pod import WorkFile
+
+T = TypeVar("T")
+
+CANARY = "o_canary"
+FRAGMENTS = [
+    "'", '"', "`", "$", "\\", "\n", "\r", "\t", " ", ";", "&", "|", "<", ">", "(", ")", "{", "}", "[", "]", "*", "?", "~", "!", "#", "%", "=", "-", "--", "\x01", "\x7f",
+    "\x1b[31m", "\x1e", f"$(touch {CANARY})", f"`touch {CANARY}`", f"; touch {CANARY} #", f"\ntouch {CANARY}\n", f"'; touch {CANARY}; '", f'"; touch {CANARY}; "', f">{CANARY}",
+    "${IFS}", "$((1+1))", "$HOME", "${o_root}", "$o_index", "$$", "$@", "\\'", "$'\\n'", "EOF\n", "<%= 7*7 %>", "<# x #>", "{{ 7*7 }}", "{% raw %}", "é", "☃", "𝔘", "\u2028", "\ufeff", "\x85",
+    "\u202e", "%s%n", "%(x)s", "$(OFFLOAD_TASK_INDEX)", "$(PATH)", "() { :;}; touch o_canary", "a[$(touch o_canary)]", "-n", "-e", "--help", "\\\n", "~root", "{a,b}", "!!", "^a^b", "'\\''",
+]  # fmt: skip
+TEXT = st.lists(
+    st.sampled_from(FRAGMENTS) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6),
+    max_size=6,
+).map("".join)
+NAME = (
+    st.lists(TEXT.map(str.encode) | st.binary(max_size=6), min_size=1, max_size=3)
+    .map(b"".join)
+    .map(lambda name: name.replace(b"\0", b"").replace(b"/", b"")[:200])
+    .filter(lambda name: name not in (b"", b".", b".."))
+)
+
+LOOK = """
+import json, os, sys
+found = {
+    "args": [os.fsencode(text).hex() for text in sys.argv[1:]],
+    "env": {name.decode(): value.hex() for name, value in os.environb.items() if name[:2] == b"E_"},
+    "files": {name.hex(): open(os.path.join(b"d", name), "rb").read().hex() for name in os.listdir(b"d")} if os.path.isdir("d") else {},
+    "cwd": sorted(os.listdir()),
+}
+with open("found.json", "w") as file:
+    json.dump(found, file)
+"""
+
+
+def examples(strategy: st.SearchStrategy[T], count: int) -> list[T]:
+    """The first `count` different examples that hypothesis makes of a strategy."""
+    found: dict[Any, T] = {}
+
+    @settings(
+        max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(strategy)
+    def collect(value: T) -> None:
+        found[value] = value
+
+    collect()
+    return list(found.values())
+
+
+def in_batches(values: list[T], size: int, check: Callable[[list[T], int], None]) -> None:
+    for place in range(0, len(values), size):
+        check(values[place : place + size], place)
+
+
+def escaped(text: str) -> str:
+    """What a client writes so that Kubernetes' own ``$(NAME)`` leaves the text alone."""
+    return text.replace("$", "$$")
+
+
+def look(
+    folder: Path,
+    *files: WorkFile,
+    args: list[str] | None = None,
+    env: dict[str, str] | None = None,
+    fetch: list[str] | None = None,
+    **fields: Any,
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Run one job that looks at what it got; what it found, and the files that came back."""
+    made = {
+        "command": [sys.executable, "-c", LOOK, *[escaped(text) for text in args or []]],
+        "env": [{"name": name, "value": escaped(value)} for name, value in (env or {}).items()],
+    }
+    manifest = pod(made, fetch=["found.json", *(fetch or [])])
+    manifest["metadata"]["annotations"].update(fields.pop("annotations", {}))
+    ran = run(work(manifest, *files, **fields), folder)
+    assert ran.code == 0, ran.stderr
+    assert ran.stderr == ""
+    back = ran.files
+    found = json.loads(back.pop("found.json"))
+    assert set(found["cwd"]) <= {"d"}, "something else ran"
+    assert sorted(path.name for path in folder.iterdir()) == ["inputs.tar", "job.sh", "output.tar"], (
+        "something else ran"
+    )
+    return found, back
+
+
+@pytest.fixture(autouse=True)
+def nothing_else_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not [path for path in tmp_path.rglob("*") if path.name == CANARY]
+
+
+def test_arguments(tmp_path: Path) -> None:
+    def check(texts: list[str], place: int) -> None:
+        found, _ = look(tmp_path / f"job{place}", args=texts)
+        for sent, arrived in zip(texts, found["args"], strict=True):
+            assert arrived == sent.encode().hex(), sent
+
+    in_batches(examples(TEXT, 4000), 1000, check)
+
+
+def test_environment(tmp_path: Path) -> None:
+    def check(texts: list[str], place: int) -> None:
+        sent = {f"E_{number}": text for number, text in enumerate(texts)}
+        found, _ = look(tmp_path / f"job{place}", env=sent)
+        for name, text in sent.items():
+            assert found["env"][name] == text.encode().hex(), text
+
+    in_batches(examples(TEXT, 4000), 1000, check)
+
+
+def test_file_names_there_and_back(tmp_path: Path) -> None:
+    (tmp_path / "content").write_bytes(b"c")
+
+    def check(names: list[bytes], place: int) -> None:
+        files = [WorkFile("work", "d/" + os.fsdecode(name), str(tmp_path / "content")) for name in names]
+        found, back = look(tmp_path / f"job{place}", *files, fetch=["d"])
+        assert set(found["files"]) == {name.hex() for name in names}
+        assert {os.fsencode(name) for name in back} == {b"d/" + name for name in names}
+
+    in_batches(examples(NAME, 2000), 500, check)
+
+
+def test_file_names_that_are_fetched_one_by_one(tmp_path: Path) -> None:
+    """A name without wildcards is that name; in one with wildcards only these are special."""
+    (tmp_path / "content").write_bytes(b"c")
+    names = [
+        name
+        for name in examples(TEXT, 600)
+        if name and "/" not in name and "\0" not in name and name not in (".", "..") and len(name.encode()) < 200
+    ]
+
+    def check(texts: list[str], place: int) -> None:
+        files = [WorkFile("work", "d/" + name, str(tmp_path / "content")) for name in texts]
+        plain = [name for name in texts if not set(name) & set("*?[")]
+        _, back = look(tmp_path / f"job{place}", *files, fetch=["d/" + name for name in plain])
+        assert set(back) == {"d/" + name for name in plain}
+        _, back = look(
+            tmp_path / f"wild{place}", *files, fetch=["d/" + name + "*" for name in plain if not name.startswith(".")]
+        )
+        assert set(back) >= {"d/" + name for name in plain if not name.startswith(".")}
+
+    in_batches(names, 200, check)
+
+
+def test_names_annotations_and_secrets(tmp_path: Path) -> None:
+    for number, text in enumerate(examples(TEXT, 60)):
+        found, _ = look(
+            tmp_path / f"job{number}", name=text, owner=text, annotations={"example.org/x": text, text or "y": text}
+        )
+        assert found["args"] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["UID", "EUID", "PPID", "SHLVL", "_", "IFS", "PWD", "OLDPWD", "RANDOM", "SECONDS", "LINENO", "BASH_ENV", "ENV", "HISTFILE", "LC_ALL", "LANG", "SHELLOPTS", "BASHOPTS", "POSIXLY_CORRECT",
+     "OPTIND", "TMPDIR", "GLOBIGNORE", "o_root", "o_index", "o_workdir", "FUNCNAME", "GROUPS", "BASH_XTRACEFD", "PS4", "LD_PRELOAD_X", "TAR_OPTIONS", "CDPATH", "EXECIGNORE", "TZ", "FUNCNEST"],
+)  # fmt: skip
+def test_variables_that_mean_something_to_bash(tmp_path: Path, name: str) -> None:
+    value = "x$(touch o_canary)'\"\n é"
+    script = f"import os; open('v', 'wb').write(os.environb[{name.encode()!r}])"
+    ran = run(
+        work(
+            pod(
+                {"command": [sys.executable, "-c", script], "env": [{"name": name, "value": escaped(value)}]},
+                fetch=["v"],
+            )
+        ),
+        tmp_path / "job",
+    )
+    assert ran.files == {"v": value.encode()}, ran.log(stream="stderr")
+    assert ran.log(stream="stderr") == b""
+
+
+def test_the_largest_argument_and_variable(tmp_path: Path) -> None:
+    long = "é" * 65_000
+    found, _ = look(tmp_path / "job", args=[long], env={"E_L": long})
+    assert (found["args"], found["env"]["E_L"]) == ([long.encode().hex()], long.encode().hex())
