@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -327,6 +329,56 @@ def test_sigterm_stops_a_node_gracefully(fault_pool: Pool) -> None:
     log = fault_pool.exec("cm", "condor_status", "-startd", "-af", "Machine")
     assert "ep1" not in log, "the stopped node did not take its slots away"
     fault_pool.start("ep1")
+
+
+# what other tests break it with
+
+
+def test_a_restarted_submit_node_keeps_its_queue(fault_pool: Pool) -> None:
+    commands = "executable=/bin/true\nhold=true\nrequest_memory=100\nqueue\n"
+    fault_pool.exec("ap", "sh", "-c", f"printf '{commands}' | condor_submit -", user="alice")
+    before = fault_pool.exec("ap", "condor_q", "-all", "-af", "ClusterId", "Owner")
+    assert "alice" in before
+    fault_pool.restart_schedd()
+    assert fault_pool.exec("ap", "condor_q", "-all", "-af", "ClusterId", "Owner") == before
+    fault_pool.exec("ap", "condor_rm", "-all")
+    assert run_job(fault_pool.ap, folder_of(fault_pool, "alice"), "echo after")["out"] == "after\n"
+
+
+def test_a_killed_execute_node_comes_back(fault_pool: Pool) -> None:
+    fault_pool.kill("ep1")
+    assert fault_pool.health()["ep1"] == "not running"
+    fault_pool.start("ep1")
+    assert run_job(fault_pool.ap, folder_of(fault_pool, "alice"), "echo after", seconds=120)["out"] == "after\n"
+
+
+def test_a_paused_node_accepts_connections_and_never_answers(fault_pool: Pool) -> None:
+    host, port = fault_pool.description["schedd_address"].split(":")
+    fault_pool.pause("ap")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.settimeout(1)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+    finally:
+        fault_pool.unpause("ap")
+    fault_pool.await_healthy("ap")
+
+
+def test_a_killed_schedd_is_started_again(fault_pool: Pool) -> None:
+    fault_pool.kill_daemon("ap", "condor_schedd")
+    fault_pool.await_healthy("ap", seconds=90)
+
+
+def test_a_token_expires(fault_pool: Pool, tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir(mode=0o700)
+    (folder / "token").write_text(fault_pool.token("alice", lifetime=1) + "\n")
+    (folder / "token").chmod(0o600)
+    claims = json.loads(base64.urlsafe_b64decode((folder / "token").read_text().split(".")[1] + "=="))
+    while time.time() <= claims["exp"] + 1:  # HTCondor compares whole seconds
+        time.sleep(0.1)
+    assert "error" in run_job(fault_pool.ap, folder, "true")
 
 
 def test_a_second_up_of_the_same_name_changes_nothing(pool: Pool) -> None:
