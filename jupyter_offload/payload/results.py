@@ -65,6 +65,9 @@ class Values(Mapping[str, object]):
                 evalue=str(error),
             ) from error
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._parts or name in self.problems
+
     def __iter__(self) -> Iterator[str]:
         return iter([*self._parts, *(name for name in self.problems if name not in self._parts)])
 
