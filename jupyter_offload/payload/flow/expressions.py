@@ -1,15 +1,16 @@
 """Expressions in evaluation order (language reference, section 6.16), and the bodies that they create or call."""
 
+# ruff: noqa: N802, N815 - visit_* carry the names of the syntax tree (`ast.NodeVisitor`)
+
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 
-from jupyter_offload.payload.flow.hidden import Hidden, parse, reveal
+from jupyter_offload.payload.flow.hidden import Hidden, reveal
 from jupyter_offload.payload.flow.ledger import STAR, Body, Ledger, Use
-from jupyter_offload.payload.flow.scope import COMPREHENSIONS, FUNCTIONS, Scope, arguments, bindings
+from jupyter_offload.payload.flow.scope import FUNCTIONS, Scope, arguments, bindings
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
@@ -17,7 +18,9 @@ Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 State = tuple[set[str], bool]
 """The settled names of a path and whether it ends here (`dead`)."""
 
-CONSUMERS = frozenset("all any bytes dict frozenset list max min set sorted sum tuple".split())
+CONSUMERS = frozenset(
+    ["all", "any", "bytes", "dict", "frozenset", "list", "max", "min", "set", "sorted", "sum", "tuple"]
+)
 """Builtins that run a generator expression to its end before they return."""
 
 
@@ -186,10 +189,10 @@ class Expressions:
         for node in nodes:
             self.visit(node)
 
-    def visit_Constant(self, node: ast.Constant) -> None:  # noqa: N802
+    def visit_Constant(self, node: ast.Constant) -> None:
         """Nothing is read; a string annotation is a string."""
 
-    def visit_Name(self, node: ast.Name) -> None:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> None:
         """Read, bind or delete."""
         if isinstance(node.ctx, ast.Load):
             self.load(node.id, node)
@@ -198,11 +201,11 @@ class Expressions:
             self.load(node.id, node, call=True)
         self.store(node.id)
 
-    def visit_Attribute(self, node: ast.Attribute) -> None:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> None:
         """Only the object is a name."""
         self.visit(node.value)
 
-    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:  # noqa: N802
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         """Bind after the value, in the scope around any comprehension."""
         self.visit(node.value)
         self.store(node.target.id)
@@ -216,13 +219,13 @@ class Expressions:
         finally:
             self.settled = settled
 
-    def visit_BoolOp(self, node: ast.BoolOp) -> None:  # noqa: N802
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
         """Only the first operand is evaluated on every path."""
         self.visit(node.values[0])
         with self.perhaps():
             self.visit_all(node.values[1:])
 
-    def visit_Compare(self, node: ast.Compare) -> None:  # noqa: N802
+    def visit_Compare(self, node: ast.Compare) -> None:
         """A chain stops at the first false comparison."""
         self.visit(node.left)
         self.visit(node.comparators[0])
@@ -230,7 +233,7 @@ class Expressions:
             with self.perhaps():
                 self.visit_all(node.comparators[1:])
 
-    def visit_IfExp(self, node: ast.IfExp) -> None:  # noqa: N802
+    def visit_IfExp(self, node: ast.IfExp) -> None:
         """Evaluate the condition, then one of the two."""
         self.visit(node.test)
         before, touched = set(self.settled), set(self.touched)
@@ -241,31 +244,31 @@ class Expressions:
         self.settled &= after
         self.touched |= more
 
-    def visit_Lambda(self, node: ast.Lambda) -> None:  # noqa: N802
+    def visit_Lambda(self, node: ast.Lambda) -> None:
         """A lambda that is not just given a name may run at once."""
         body = self.deferred(node)
         if body is not None:
             self.escape(body)
 
-    def visit_Yield(self, node: ast.Yield) -> None:  # noqa: N802
+    def visit_Yield(self, node: ast.Yield) -> None:
         """Makes the function a generator."""
         self.yields = True
         if node.value is not None:
             self.visit(node.value)
 
-    def visit_YieldFrom(self, node: ast.YieldFrom) -> None:  # noqa: N802
+    def visit_YieldFrom(self, node: ast.YieldFrom) -> None:
         """Makes the function a generator."""
         self.yields = True
         self.visit(node.value)
 
-    def visit_Await(self, node: ast.Await) -> None:  # noqa: N802
+    def visit_Await(self, node: ast.Await) -> None:
         """Await a call of one of the cell's own coroutine functions: it runs here."""
         if isinstance(node.value, ast.Call):
             self.visit_Call(node.value, awaited=True)
         else:
             self.visit(node.value)
 
-    def visit_ListComp(self, node: Comprehension) -> None:  # noqa: N802
+    def visit_ListComp(self, node: Comprehension) -> None:
         """Run at once, perhaps without an element."""
         self.visit(node.generators[0].iter)
         self.comprehension(node, first=False)
@@ -273,7 +276,7 @@ class Expressions:
     visit_SetComp = visit_ListComp
     visit_DictComp = visit_ListComp
 
-    def visit_GeneratorExp(self, node: ast.GeneratorExp) -> None:  # noqa: N802
+    def visit_GeneratorExp(self, node: ast.GeneratorExp) -> None:
         """The first iterable now, the rest when it is consumed, which may be at once."""
         body = self.deferred(node)
         if body is not None:
@@ -313,7 +316,7 @@ class Expressions:
         else:
             self.visit(node)
 
-    def visit_Call(self, node: ast.Call, *, awaited: bool = False) -> None:  # noqa: N802
+    def visit_Call(self, node: ast.Call, *, awaited: bool = False) -> None:
         """Function, arguments, then the call: it may run a body of the cell."""
         function = node.func
         bodies: list[Body] = []
@@ -386,6 +389,3 @@ class Expressions:
             child = self.summarise(function, tree)
             for use in child.uses:
                 self.load(use.name, self.place or use.node, call=use.call)
-
-
-__all__ = ["COMPREHENSIONS", "Expressions", "parse"]

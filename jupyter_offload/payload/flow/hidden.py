@@ -9,16 +9,15 @@ from __future__ import annotations
 import ast
 import re
 import string
-from collections.abc import Callable
 from dataclasses import dataclass
 
 RUNS_HERE = {"time": "", "capture": "", "prun": "DlrsT", "memit": "rtim", "snakeviz": "f", "pyinstrument": ""}
 """Magics that run Python in the user's namespace, with their one-letter options that take a value."""
 
-RUNS_APART = {"timeit": "nrpPo"[:4], "lprun": "fmDTsuz", "mprun": "fT"}
+RUNS_APART = {"timeit": "nrpP", "lprun": "fmDTsuz", "mprun": "fT"}
 """Magics that run Python in a function of their own: what it binds stays there."""
 
-ABOUT_NAMES = frozenset("pinfo pinfo2 pdef pdoc psource pfile psearch store who_ls".split())
+ABOUT_NAMES = frozenset({"pinfo", "pinfo2", "pdef", "pdoc", "psource", "pfile", "psearch", "store", "who_ls"})
 SHELL = frozenset({"system", "getoutput", "getoutput_pipe", "system_raw"})
 _OPTION = re.compile(r"\s*--?([A-Za-z][\w-]*)(=\S*)?(?=\s|$)|\s*-([A-Za-z])(\d[\w.]*)(?=\s|$)")
 _WORD = re.compile(r"\s*(\S+)")
@@ -135,6 +134,3 @@ def _expanded(text: str) -> Hidden:
             names += nested.names
             trees += nested.trees
     return Hidden(tuple(names), tuple(trees))
-
-
-Transform = Callable[[str], str]

@@ -1,36 +1,27 @@
 """Statements: how bindings flow through branches, loops, handlers and definitions (language reference, 7 and 8)."""
 
+# ruff: noqa: N802, N815, ARG002 - visit_* carry the names of the syntax tree (`ast.NodeVisitor`)
+
 from __future__ import annotations
 
 import ast
-import builtins
 from collections.abc import Iterable
 
 from jupyter_offload.payload.flow.expressions import Expressions, State
+from jupyter_offload.payload.flow.known import (
+    NEVER_SUPPRESS,
+    catches_name_error,
+    has_elements,
+    is_harmless,
+    is_irrefutable,
+    is_known_base,
+    manager_name,
+)
 from jupyter_offload.payload.flow.ledger import STAR, Body
-from jupyter_offload.payload.flow.scope import FUNCTIONS, Scope, bindings, imported_name
+from jupyter_offload.payload.flow.scope import Scope, bindings, imported_name
 
 FunctionDef = ast.FunctionDef | ast.AsyncFunctionDef
 Loop = ast.For | ast.AsyncFor | ast.While
-
-HARMLESS_DECORATORS = frozenset(
-    "property setter getter deleter staticmethod classmethod abstractmethod cached_property lru_cache cache wraps "
-    "overload override final dataclass total_ordering singledispatch contextmanager asynccontextmanager".split()
-)
-"""Decorators of the standard library that do not call what they decorate when they are applied."""
-
-NEVER_SUPPRESS = frozenset(
-    "open File errstate no_grad catch_warnings nullcontext closing chdir redirect_stdout redirect_stderr Pool "
-    "ThreadPoolExecutor ProcessPoolExecutor Executor TemporaryDirectory NamedTemporaryFile TemporaryFile ZipFile "
-    "Lock RLock Session connect urlopen context rc_context option_context printoptions inference_mode "
-    "enable_grad set_grad_enabled autocast device strategy Popen memmap load recreate update create tqdm".split()
-)
-"""Context managers, by the last part of their name, known to let every exception pass.
-
-Any other may swallow one, and then what its block was to bind is still unbound after it.
-"""
-
-CATCH_NAME_ERROR = frozenset({"NameError", "Exception", "BaseException"})
 
 
 class Statements(Expressions):
@@ -132,7 +123,7 @@ class Statements(Expressions):
         self._again(node)
         self.visit(node.target)
         breaks, ends = self._round(node.body)
-        self.meet(ends if _has_elements(node.iter) else [before, *ends])
+        self.meet(ends if has_elements(node.iter) else [before, *ends])
         self._after_loop(node.orelse, breaks)
 
     visit_AsyncFor = visit_For
@@ -216,7 +207,7 @@ class Statements(Expressions):
             self.statements(case.body)
             ends.append((self.settled, self.dead))
             self.settled, self.dead = before, False
-            if _irrefutable(case):
+            if is_irrefutable(case):
                 self.dead = True
                 break
         self.meet([*ends, (self.settled, self.dead)])
@@ -251,7 +242,7 @@ class Statements(Expressions):
     def visit_Try(self, node: ast.Try) -> None:
         """A handler starts from anywhere in the body, so counts on nothing that the body binds."""
         before = set(self.settled)
-        guard = any(_catches_name_error(handler.type) for handler in node.handlers)
+        guard = any(catches_name_error(handler.type) for handler in node.handlers)
         self.guarded += guard
         self.statements(node.body)
         self.guarded -= guard
@@ -281,7 +272,7 @@ class Statements(Expressions):
         guards = 0
         for item in node.items:
             self.visit(item.context_expr)
-            name = _manager(item.context_expr)
+            name = manager_name(item.context_expr)
             if name in ("suppress", "raises", "assertRaises"):
                 guards += 1
                 self.guarded += 1
@@ -322,7 +313,7 @@ class Statements(Expressions):
         body = self.summarise(node, node.body)
         if with_parameters is not None:
             self.scope = with_parameters
-        self.define(node.name, body, escapes=not all(_harmless(item) for item in node.decorator_list))
+        self.define(node.name, body, escapes=not all(is_harmless(item) for item in node.decorator_list))
         self.store(node.name)
 
     visit_AsyncFunctionDef = visit_FunctionDef
@@ -342,8 +333,8 @@ class Statements(Expressions):
         uses = [use for body in self.methods for use in body.uses]
         touches = {name for body in self.methods for name in body.touches}
         self.scope, self.methods, self.annotations_run = with_parameters or outer, methods, run
-        plain = all(isinstance(base, ast.Name) and _known_base(base.id) for base in node.bases)
-        harmless = all(_harmless(item) for item in node.decorator_list)
+        plain = all(isinstance(base, ast.Name) and is_known_base(base.id) for base in node.bases)
+        harmless = all(is_harmless(item) for item in node.decorator_list)
         escapes = bool(node.keywords) or not plain or not harmless
         self.define(node.name, Body(uses, touches), escapes=escapes)
         self.store(node.name)
@@ -376,51 +367,3 @@ class Statements(Expressions):
             self.scope = outer
         if isinstance(name, ast.Name):
             self.store(name.id)
-
-
-def _has_elements(node: ast.expr) -> bool:
-    """Tell whether a loop over `node` has at least one round, as over ``range(3)`` or ``("a", "b")``."""
-    if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
-        return any(not isinstance(item, ast.Starred) for item in node.elts)
-    if isinstance(node, ast.Constant):
-        return isinstance(node.value, (str, bytes)) and bool(node.value)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
-        values = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, int)]
-        return len(values) == len(node.args) in (1, 2) and bool(range(*values))
-    return False
-
-
-def _irrefutable(case: ast.match_case) -> bool:
-    pattern = case.pattern
-    return case.guard is None and isinstance(pattern, ast.MatchAs) and pattern.pattern is None
-
-
-def _catches_name_error(node: ast.expr | None) -> bool:
-    if node is None:
-        return True
-    if isinstance(node, ast.Tuple):
-        return any(_catches_name_error(item) for item in node.elts)
-    return isinstance(node, ast.Name) and node.id in CATCH_NAME_ERROR
-
-
-def _last_name(node: ast.expr) -> str | None:
-    if isinstance(node, ast.Call):
-        return _last_name(node.func)
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def _manager(node: ast.expr) -> str | None:
-    return _last_name(node.func) if isinstance(node, ast.Call) else None
-
-
-def _harmless(node: ast.expr) -> bool:
-    return _last_name(node) in HARMLESS_DECORATORS
-
-
-def _known_base(name: str) -> bool:
-    return name == "ABC" or isinstance(getattr(builtins, name, None), type)
-
-
-__all__ = ["FUNCTIONS", "Statements"]

@@ -16,9 +16,31 @@ from hypothesis import strategies as st
 
 DATA, CODE = tuple("abcd"), tuple("fgh")
 NAMES = DATA + CODE
-OPERATIONS = (
-    "add radd iadd sub rsub mul rmul truediv rtruediv mod rmod and rand or ror xor rxor lt gt le ge matmul neg".split()
-)
+OPERATIONS = [
+    "add",
+    "radd",
+    "iadd",
+    "sub",
+    "rsub",
+    "mul",
+    "rmul",
+    "truediv",
+    "rtruediv",
+    "mod",
+    "rmod",
+    "and",
+    "rand",
+    "or",
+    "ror",
+    "xor",
+    "rxor",
+    "lt",
+    "gt",
+    "le",
+    "ge",
+    "matmul",
+    "neg",
+]
 
 
 def world(seed: int) -> dict[str, object]:
@@ -159,8 +181,43 @@ def pick(draw: Draw, choices: list[str]) -> str:
     return draw(st.sampled_from(choices))
 
 
-SIMPLE = "assign assign assign assign tuple star aug aug annotated show show show delete item import exit".split()
-COMPOUND = "if if for for while forever try try harmless with match def def def async class held".split()
+SIMPLE = [
+    "assign",
+    "assign",
+    "assign",
+    "assign",
+    "tuple",
+    "star",
+    "aug",
+    "aug",
+    "annotated",
+    "show",
+    "show",
+    "show",
+    "delete",
+    "item",
+    "import",
+    "exit",
+]
+COMPOUND = [
+    "if",
+    "if",
+    "for",
+    "for",
+    "while",
+    "forever",
+    "try",
+    "try",
+    "harmless",
+    "with",
+    "match",
+    "def",
+    "def",
+    "def",
+    "async",
+    "class",
+    "held",
+]
 
 
 def statement(draw: Draw, where: Where) -> str:
@@ -204,9 +261,11 @@ def make_item(draw: Draw, where: Where) -> str:
 
 
 def make_import(draw: Draw, where: Where) -> str:
-    return pick(draw, ["import math as {}", "from math import pi as {}", "import {} as {}"]).replace(
-        "import {} as {}", "import os.path as {}"
-    ).format(draw(names))
+    return (
+        pick(draw, ["import math as {}", "from math import pi as {}", "import {} as {}"])
+        .replace("import {} as {}", "import os.path as {}")
+        .format(draw(names))
+    )
 
 
 def make_exit(draw: Draw, where: Where) -> str:
@@ -333,8 +392,25 @@ def generator(draw: Draw, where: Where) -> str:
     return f"({element} for {draw(names)} in {iterable}{second})"
 
 
-LEAVES = "name name name name name name value number".split()
-NODES = "call call call attribute item binary binary both chain choice listed mapped eager lazy anonymous text".split()
+LEAVES = ["name", "name", "name", "name", "name", "name", "value", "number"]
+NODES = [
+    "call",
+    "call",
+    "call",
+    "attribute",
+    "item",
+    "binary",
+    "binary",
+    "both",
+    "chain",
+    "choice",
+    "listed",
+    "mapped",
+    "eager",
+    "lazy",
+    "anonymous",
+    "text",
+]
 
 
 def expression(draw: Draw, where: Where) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
+from IPython.core.inputtransformer2 import TransformerManager
 
 from jupyter_offload.errors import CaptureError
 from jupyter_offload.payload.names import Blind, Import, free_names
@@ -115,6 +116,74 @@ def test_made_programs(source: str, seed: int) -> None:
             warnings.simplefilter("ignore")
             compile(source, "<cell>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     except SyntaxError:
-        assume(False)
+        reject()
     for offset in range(3):
         judge(source, lambda offset=offset: programs.world(seed + offset))
+
+
+def test_imports_anywhere_with_their_lines() -> None:
+    source = "import a.b as c\ndef f():\n    from d.e import g\n    from . import h\nimport importlib\n"
+    source += "importlib.import_module('k.l')\nfrom m import *\n"
+    assert free_names(source).imports == (
+        Import("a", "a.b", 1),
+        Import("d", "d.e", 3),
+        Import("d", "d.e.g", 3),
+        Import("importlib", "importlib", 5),
+        Import("k", "k.l", 6),
+        Import("m", "m", 7),
+    )
+
+
+def test_stores_and_deletes() -> None:
+    names = free_names("a = 1\nfor b in []: pass\ndef f():\n    global g\n    g = 1\n    h = 2\ndel a\n")
+    assert names.stores == ("a", "b", "f", "g")
+    assert names.deletes == ("a",)
+
+
+def test_what_cannot_be_seen_is_said() -> None:
+    names = free_names("globals()['x']\nexec(text)\neval('1')\nvars(o)\n")
+    assert names.blind == (Blind(1, "globals()"), Blind(2, "exec(…)"))
+    assert [load.name for load in names.loads if not load.builtin] == ["text", "o"]
+
+
+def test_a_cell_that_is_not_python_names_its_line() -> None:
+    with pytest.raises(CaptureError) as caught:
+        free_names("a = 1\nb = (\n")
+    assert caught.value.line == 2
+    assert "line 2" in caught.value.hint
+
+
+def test_needed_is_what_the_namespace_has() -> None:
+    names = free_names("print(a, b)\n")
+    assert names.needed({"a", "c", "print"}) == ("print", "a")
+
+
+@pytest.mark.parametrize(
+    ("cell", "loads"),
+    [
+        ("%timeit -n 3 -r 2 f(q)", {"f": "optional", "q": "optional"}),
+        ("%time y = f(q)\ny", {"f": "optional", "q": "optional", "y": "maybe"}),
+        ("%%timeit s = k\ns + q", {"k": "optional", "q": "optional"}),
+        ("%%time\nz = f(q)\nz", {"f": "optional", "q": "optional"}),
+        ("%%capture out\nprint(q)", {"q": "optional"}),
+        ("%lprun -f fast go(q)", {"fast": "optional", "go": "optional", "q": "optional"}),
+        ("!ls {folder}/$name $$HOME ${other}", {"folder": "optional", "name": "optional", "other": "optional"}),
+        ("files = !ls {a + b}", {"a": "optional", "b": "optional"}),
+        ("!echo {unbalanced", {}),
+        ("%cd {folder}", {"folder": "optional"}),
+        ("x?", {"x": "optional"}),
+        ("for i in range(2):\n    %time f(i)", {"f": "optional"}),
+        ("%%bash\necho $not_python {nor_this}", {}),
+        ("%matplotlib inline", {}),
+    ],
+)
+def test_magics_and_shell_lines(cell: str, loads: dict[str, str]) -> None:
+    names = free_names(TransformerManager().transform_cell(cell))
+    assert {load.name: load.kind for load in names.loads if not load.builtin} == loads
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax is of Python 3.12")
+def test_type_parameters() -> None:
+    source = "def f[T: Bound](x: T) -> T:\n    return x\ntype A[K] = dict[K, V]\nclass C[T](Base[T]):\n    y: T\n"
+    loads = {load.name for load in free_names(source).loads if not load.builtin}
+    assert loads == {"Bound", "V", "Base"}
