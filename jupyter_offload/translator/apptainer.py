@@ -110,6 +110,9 @@ def body(container: Container, pod: Pod, found: Surroundings, options: Options, 
     call.append(f"--pwd {quote(container.working_dir or '/')}")
     call += [f"--bind {_bind(_temporary(container), path)}" for path in ("/tmp", "/var/tmp")]  # noqa: S108
     call += [f"--bind {quote(mount)}" for mount in options.mounts]
+    if options.cache:
+        _mountable(options.cache, "the site's cache")
+        call.append('${o_cache[@]+"${o_cache[@]}"}')
     for mount in sorted(container.mounts, key=lambda mount: mount.path):
         call.append(f"--bind {_mount(mount, pod)}")
     call += [quote(argument) for argument in options.extra]

@@ -8,9 +8,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from jupyter_offload.errors import BadQuantity
 from jupyter_offload.pod import ANNOTATION_FETCH, ANNOTATION_GPU_MODEL, GPU_RESOURCE, Work
-from jupyter_offload.quantity import parse_quantity
 from jupyter_offload.translator import fields
 from jupyter_offload.translator.reading import Reader, dns_label, refuse
 
@@ -217,19 +215,19 @@ def _resources(item: Reader) -> dict[str, Fraction]:
     found: dict[str, Fraction] = {}
     for kind in ("limits", "requests"):  # a request outweighs the limit of the same name
         amounts = resources.child(kind)
-        for key, value in amounts.data.items() if amounts else ():
-            path = amounts.at(str(key)) if amounts else ""
+        if amounts is None:
+            continue
+        for key in amounts.data:
             if key not in _RESOURCES:
-                refuse(path, f"is not a resource that can be asked for here (these can: {', '.join(_RESOURCES)})")
-            if isinstance(value, bool) or not isinstance(value, str | int | float):
-                refuse(path, "must be a quantity such as 2, 500m or 1.5Gi")
-            try:
-                amount = parse_quantity(value, field=path)
-            except BadQuantity as error:
-                refuse(path, f"{value!r} is not a quantity", error.hint)
-            if amount < 0 or (key == GPU_RESOURCE and amount.denominator != 1):
-                refuse(path, f"{value!r} is not possible")
-            found[str(key)] = amount
+                refuse(
+                    amounts.at(str(key)),
+                    f"is not a resource that can be asked for here (these can: {', '.join(_RESOURCES)})",
+                )
+            amount = amounts.quantity(str(key))
+            if amount is not None and key == GPU_RESOURCE and amount.denominator != 1:
+                refuse(amounts.at(str(key)), f"{amount} of a GPU is not possible")
+            if amount is not None:
+                found[str(key)] = amount
     return found
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import NoReturn
 
-from jupyter_offload.errors import ManifestError
+from jupyter_offload.errors import BadQuantity, ManifestError
+from jupyter_offload.quantity import parse_quantity
 
 __all__ = ["Reader", "dns_label", "refuse"]
 
@@ -105,6 +107,21 @@ class Reader:
         if value is not None and not isinstance(value, bool):
             refuse(self.at(key), f"must be true or false, not {_kind(value)}")
         return bool(value)
+
+    def quantity(self, key: str) -> Fraction | None:
+        """Return an exact amount that is not negative, or ``None`` when the key is absent."""
+        value = self.data.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            refuse(self.at(key), f"must be a quantity such as 2, 500m or 1.5Gi, not {_kind(value)}")
+        try:
+            amount = parse_quantity(value, field=self.at(key))
+        except BadQuantity as error:
+            refuse(self.at(key), f"{value!r} is not a quantity", error.hint)
+        if amount < 0:
+            refuse(self.at(key), f"{value!r} is less than nothing")
+        return amount
 
     def child(self, key: str) -> Reader | None:
         """Return a mapping inside, or ``None`` when the key is absent."""

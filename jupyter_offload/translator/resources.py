@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from jupyter_offload.pod import GPU_RESOURCE
-from jupyter_offload.quantity import parse_quantity, whole
+from jupyter_offload.quantity import whole
 from jupyter_offload.translator.manifest import Pod
 
 __all__ = ["WRITING_SECONDS", "Needs", "needs_of", "total"]
@@ -42,11 +42,11 @@ def needs_of(pod: Pod) -> Needs:
     """Return what the Pod needs; what it does not say is one core, 1 GiB of memory and 1 GiB of disk."""
     usual = Needs()
     cpus = total(pod, "cpu")
-    disk = total(pod, "ephemeral-storage")
+    disk = asked = total(pod, "ephemeral-storage")
     for volume in pod.volumes.values():
-        limit = volume.source.data.get("sizeLimit") if volume.kind == "emptyDir" else None
-        if limit is not None and not total(pod, "ephemeral-storage"):
-            disk += parse_quantity(str(limit), field=volume.source.at("sizeLimit"))
+        if volume.kind == "emptyDir":  # limits of volumes count when the containers say nothing about disk
+            limit = volume.source.quantity("sizeLimit")
+            disk += limit if limit is not None and not asked else 0
     gpus = int(total(pod, GPU_RESOURCE))
     return Needs(
         cpus=max(1, whole(cpus)),

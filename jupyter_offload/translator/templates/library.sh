@@ -149,6 +149,11 @@ o_have_runtime() { # o_have_runtime <program>: it must be there, and its mounts 
   esac
   export APPTAINER_TMPDIR=${APPTAINER_TMPDIR-$o_root/runtime} SINGULARITY_TMPDIR=${SINGULARITY_TMPDIR-$o_root/runtime}
   if [[ -n ${OFFLOAD_CACHE-} ]]; then
+    if mkdir -p -- "$OFFLOAD_CACHE" 2>/dev/null; then
+      o_cache=(--bind "$OFFLOAD_CACHE:$OFFLOAD_CACHE")
+    else
+      o_note "there is no cache on this worker: $OFFLOAD_CACHE cannot be made"
+    fi
     export APPTAINER_CACHEDIR=${APPTAINER_CACHEDIR-$OFFLOAD_CACHE/apptainer} SINGULARITY_CACHEDIR=${SINGULARITY_CACHEDIR-$OFFLOAD_CACHE/apptainer}
   fi
   [[ -z $o_reason ]]

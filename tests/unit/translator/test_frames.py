@@ -45,7 +45,9 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 # What a log holds is often what frames are made of.
-PIECES = st.lists(st.sampled_from([b"\x1e", b"\n", b"{", b'{"status": {}}\n', b"\0", b"\xff", b"text", status("X")]), min_size=1).map(b"".join)
+PIECES = st.lists(
+    st.sampled_from([b"\x1e", b"\n", b"{", b'{"status": {}}\n', b"\0", b"\xff", b"text", status("X")]), min_size=1
+).map(b"".join)
 # Garbage between frames: anything without the mark of a frame.
 GARBAGE = st.binary(max_size=20).map(lambda data: data.replace(b"\x1e", b""))
 
@@ -68,7 +70,12 @@ def test_any_chunking_gives_the_logs_and_statuses(data: st.DataObject) -> None:
     assert [frame.status["phase"] for frame in frames if isinstance(frame, StatusFrame)] == phases
 
 
-@given(st.lists(st.binary(max_size=30) | st.sampled_from([b"\x1e{", b'"c":"a",', b'"n":9', b"}\n", log("a", "stdout", 0, b"x"), status("Y")])))
+@given(
+    st.lists(
+        st.binary(max_size=30)
+        | st.sampled_from([b"\x1e{", b'"c":"a",', b'"n":9', b"}\n", log("a", "stdout", 0, b"x"), status("Y")])
+    )
+)
 def test_garbage_never_raises_and_a_good_frame_is_found_after_it(chunks: list[bytes]) -> None:
     parser = FrameParser()
     for chunk in chunks:
@@ -104,4 +111,6 @@ def test_a_log_frame_is_handed_on_as_it_arrives() -> None:
 def test_headers_with_wrong_types_are_garbage() -> None:
     for header in (b'{"c":1,"s":"stdout","o":0,"n":3,"t":1}', b'{"c":"a","s":"out","o":0,"n":3,"t":1}', b'{"c":"a","s":"stdout","o":-1,"n":3,"t":1}',
                    b'{"c":"a","s":"stdout","o":0,"n":true,"t":1}', b'{"c":"a","s":"stdout","o":0,"n":3,"t":NaN}', b"[" * 100_000, b"[]", b'{"status": 3}'):  # fmt: skip
-        assert parse([b"\x1e" + header + b"\n" + status("Running")]) == [StatusFrame({"format": 1, "phase": "Running"})], header[:60]
+        assert parse([b"\x1e" + header + b"\n" + status("Running")]) == [
+            StatusFrame({"format": 1, "phase": "Running"})
+        ], header[:60]
