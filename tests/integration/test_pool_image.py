@@ -88,6 +88,29 @@ def test_logs_are_on_standard_output_with_their_daemon_in_front(pool: Pool) -> N
     assert "condor/SchedLog: " in text
 
 
+def test_all_in_one_is_a_whole_pool(pool: Pool) -> None:
+    name = f"offload-allinone-{os.getpid()}"
+    limits = ["--ulimit", "nofile=10000:10000", "--ulimit", "nproc=10000:10000"]
+    start = ["run", "--detach", "--privileged", "--name", name, "--hostname", "one.offload.pool", *limits]
+    pool.engine(*start, str(pool.description["image"]), "-a", "-n", "2", "-o", "fast")
+    try:
+        deadline = time.monotonic() + 60
+        while "healthy" not in (answer := _healthcheck(pool, name)):
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.2)
+        submit = "executable=/usr/bin/id\ntransfer_executable=false\nrequest_memory=100\nshould_transfer_files=YES\noutput=o\nlog=l\nqueue\n"
+        script = f"cd $(mktemp -d) && printf '{submit}' | condor_submit >&2 && condor_wait -wait 60 l >&2 && cat o"
+        assert "uid=1001(alice)" in pool.engine("exec", "--user", "alice", name, "sh", "-c", script)
+    finally:
+        pool.engine("rm", "--force", name)
+
+
+def _healthcheck(pool: Pool, container: str) -> str:
+    argv = [pool.description["engine"], "exec", container, "/pool/healthcheck"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    return done.stdout if done.returncode else "healthy"
+
+
 # security
 
 
@@ -336,7 +359,7 @@ def test_sigterm_stops_a_node_gracefully(fault_pool: Pool) -> None:
 
 def test_a_restarted_submit_node_keeps_its_queue(fault_pool: Pool) -> None:
     commands = "executable=/bin/true\nhold=true\nrequest_memory=100\nqueue\n"
-    fault_pool.exec("ap", "sh", "-c", f"printf '{commands}' | condor_submit -", user="alice")
+    fault_pool.exec("ap", "sh", "-c", f"printf '{commands}' | condor_submit", user="alice")
     before = fault_pool.exec("ap", "condor_q", "-all", "-af", "ClusterId", "Owner")
     assert "alice" in before
     fault_pool.restart_schedd()
