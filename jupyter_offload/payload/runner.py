@@ -604,8 +604,9 @@ class Refused(Exception):
 
 
 def users_traceback(tb: types.TracebackType | None) -> types.TracebackType | None:
-    """Return the traceback without this file's own frames at its beginning."""
-    while tb is not None and tb.tb_frame.f_code.co_filename == __file__:
+    """Return the traceback without the frames at its beginning that are this file's, or those of the event loop that it runs."""
+    own = (__file__, os.path.join(os.path.dirname(os.__file__), "asyncio", ""))
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(own):
         tb = tb.tb_next
     return tb
 
@@ -1133,6 +1134,25 @@ class Shell:
             self._future |= code.co_flags & getattr(__future__, name).compiler_flag
         return code
 
+    def define(self, imports: Sequence[str], pieces: Sequence[Json]) -> None:
+        """Run pieces of code, each under the file name and at the line where the user wrote it."""
+        import ast
+        import linecache
+
+        lines: dict[str, list[str]] = {}
+        trees = [(ast.parse("\n".join(imports), "<imports>"), "<imports>")]
+        for piece in pieces:
+            filename, before, text = piece["filename"], piece["first_line"] - 1, piece["source"]
+            known = lines.setdefault(filename, [])
+            known.extend(["\n"] * (before - len(known)))
+            known[before:] = [*text.splitlines(keepends=True), *known[before + text.count("\n") + 1 :]]
+            linecache.cache[filename] = (sum(map(len, known)), None, known, filename)
+            trees.append((ast.parse("\n" * before + text, filename), filename))
+        if any(self._notices_ipython(tree) for tree, _ in trees):
+            self.wants_ipython()
+        for tree, filename in trees:
+            self.execute(self._compile(tree, filename, "exec"))
+
     def execute(self, code: types.CodeType) -> Any:
         """Run code in the namespace, awaiting it where it asks for that; return its value."""
         value = eval(code, self.namespace)
@@ -1279,6 +1299,7 @@ class Child:
         self._main: Json = header["main"]
         self._folder = folder
         self._channel = channel
+        self._where = ""
         self._name = str(header["request"].get("name") or "cell")
         self._shell = Shell(channel, self._name, folder)
         self._modules = {part["name"].partition("/")[0].partition(".")[0] for part in self._parts("module")}
@@ -1313,7 +1334,9 @@ class Child:
                 fault("UsageError", f"the runner cannot run a {kind}", "Client and runner differ in version.")
             )
         if raised is not None:
-            done["fault"] = self._fault(raised)
+            done["fault"] = found = self._fault(raised)
+            if found is not None:
+                found["message"] = self._where + found["message"]
         if not isinstance(raised, KeyboardInterrupt):
             self._encode(values, done)
 
@@ -1431,24 +1454,22 @@ class Child:
                 found = getattr(found, name)
             return found
         self._bind(self._values("value"))
-        filename = self._main.get("filename") or f"<offload {self._name}>"
-        tree, _ = self._shell.parse(self._main["source"], filename)
-        self._shell.execute(compile(tree, filename, "exec", dont_inherit=True))
+        self._shell.define(self._main.get("imports", ()), self._main["pieces"])
         return self._shell.namespace[self._main["entry"]]
 
     # -- notebook
 
     def _notebook(self) -> BaseException | None:
-        notebook = json.loads(read_part(self._bundle, self._parts("source")[0]))
         values = self._values("value")
-        cells = notebook_cells(notebook)
+        cells = notebook_cells(read_notebook(read_part(self._bundle, self._parts("source")[0])))
         if not any(_tagged(cell, "parameters") for _, cell in cells):
             self._bind(values)
         for place, (index, cell) in enumerate(cells):
             self._channel.send(type="cell", index=index, place=place, total=len(cells))
             raised = self._shell.run(cell_source(cell), f"<offload {self._name} cell {index + 1}>")
-            self._channel.send(type="cell_end", index=index, count=self._shell.count)
+            self._channel.send(type="cell_end", index=index, place=place, total=len(cells), count=self._shell.count)
             if raised is not None and not _tagged(cell, "raises-exception"):
+                self._where = f"cell {place + 1} of {len(cells)}: "
                 return raised
             if _tagged(cell, "parameters"):
                 self._bind(values)
@@ -1461,15 +1482,23 @@ def cell_source(cell: Json) -> str:
     return source if isinstance(source, str) else "".join(source)
 
 
-def notebook_cells(notebook: Json) -> list[tuple[int, dict[str, Any]]]:
-    """Return index and cell of the code cells that have a source. Raises `Refused` when this is no notebook that can run here."""
+def read_notebook(data: Data) -> dict[str, Any]:
+    """Return a notebook. Raises `Refused` when it is none, or none that can run here."""
+    try:
+        notebook = json.loads(bytes(data))
+    except (ValueError, RecursionError):
+        notebook = None
     if not isinstance(notebook, dict) or notebook.get("nbformat") != 4 or not isinstance(notebook.get("cells"), list):
-        raise Refused(
-            fault("UsageError", "it is not a notebook of format 4", "Open it once in JupyterLab and save it.")
-        )
+        hint = "Open it once in JupyterLab and save it."
+        raise Refused(fault("UsageError", "it is not a notebook of format 4", hint))
     language = notebook.get("metadata", {}).get("kernelspec", {}).get("language", "python")
     if str(language).lower() not in ("python", "python3", "ipython"):
         raise Refused(fault("UsageError", f"the notebook is in {language}", "Only Python notebooks can be offloaded."))
+    return notebook
+
+
+def notebook_cells(notebook: Json) -> list[tuple[int, dict[str, Any]]]:
+    """Return index and cell of the code cells that have a source."""
     cells = enumerate(notebook["cells"])
     return [(index, cell) for index, cell in cells if cell.get("cell_type") == "code" and cell_source(cell).strip()]
 
@@ -1683,10 +1712,9 @@ class Supervisor:
             self._enter_environment([str(requirement) for requirement in pip])
         if self._header["request"]["kind"] == "notebook":
             part = next(part for part in self._header["parts"] if part["role"] == "source")
-            notebook = json.loads(read_part(self._bundle, part))
-            for _, cell in notebook_cells(notebook):
+            self._notebook = read_notebook(read_part(self._bundle, part))
+            for _, cell in notebook_cells(self._notebook):
                 cell["outputs"], cell["execution_count"] = [], None
-            self._notebook = notebook
 
     def _enter_environment(self, requirements: list[str]) -> None:
         self._event(offload="progress", label="installing {}".format(", ".join(requirements)))
@@ -1842,11 +1870,14 @@ class Supervisor:
         elif kind == "clear_output":
             self._record.clear(message["wait"])
         elif kind == "cell" and self._notebook is not None:
+            done, total = message["place"], message["total"]
+            self._event(offload="progress", done=done, total=total, label=f"cell {done + 1} of {total}")
             self._record = Record()
-            label = "cell {} of {}".format(message["place"] + 1, message["total"])
-            self._event(offload="progress", done=message["place"], total=message["total"], label=label)
             self._notebook["cells"][message["index"]]["outputs"] = self._record
         elif kind == "cell_end" and self._notebook is not None:
+            done, total = message["place"] + 1, message["total"]
+            if done == total:
+                self._event(offload="progress", done=done, total=total, label=f"all {total} cells are through")
             self._notebook["cells"][message["index"]]["execution_count"] = message["count"]
         elif kind == "done":
             self._done = message

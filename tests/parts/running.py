@@ -13,6 +13,7 @@ from typing import Any
 from jupyter_offload.job import Kind, Request, new_id
 from jupyter_offload.payload import runner
 from jupyter_offload.payload.bundle import BundleWriter
+from jupyter_offload.payload.calls import Call
 from jupyter_offload.payload.codecs import encode
 from jupyter_offload.payload.results import Result, read_result
 
@@ -52,19 +53,26 @@ def prepare(
     values: Mapping[str, object] | None = None,
     outputs: Sequence[str] = (),
     parts: Sequence[tuple[str, str, bytes]] = (),
+    call: Call | None = None,
     limits: Mapping[str, int] | None = None,
     pip: Sequence[str] = (),
     python: str | None = None,
     **main: Any,
 ) -> Path:
     request = Request(id=new_id(), name="svm-fit", kind=kind, outputs=tuple(outputs), pip=tuple(pip))
-    content = {"source": source, "filename": "<offload svm-fit>", **main} if kind is Kind.CELL else main
+    content = (
+        {"source": source, "filename": "<offload svm-fit>", **main}
+        if kind is Kind.CELL
+        else {**main, **(call.main if call else {})}
+    )
     writer = BundleWriter(folder / "bundle", python=python, request=request, key=KEY, main=content, limits=limits)
     for name, value in (values or {}).items():
         encoded = encode(value, name=name)
         writer.add("value", name, encoded.codec, encoded.data, encoded.meta)
     for role, name, data in parts:
         writer.add(role, name, "raw", data)
+    for part in call.parts if call else ():
+        writer.add(part.role, part.name, part.encoded.codec, part.encoded.data, part.encoded.meta)
     return writer.close()
 
 

@@ -124,7 +124,7 @@ def test_a_problem_with_one_value_is_raised_only_there(tmp_path: Path) -> None:
 
 
 def test_a_value_that_does_not_open_here(tmp_path: Path) -> None:
-    with pytest.raises(RemoteError, match="r .*cannot be opened here: ValueError"):
+    with pytest.raises(RemoteError, match=r"r .*cannot be opened here: ValueError"):
         read_result(write(tmp_path, {"r": Rises()}), KEY).values["r"]
 
 
