@@ -39,7 +39,8 @@ class CondorBatch:
         self._files = Files(self.schedd)
         self._submitter = Submitter(self.schedd)
         self._sweeps: Coalescer[tuple[Handle, ...], list[Status]] = Coalescer(self._sweep)
-        self._missing: dict[Handle, float] = {}
+        self._gone_since: dict[Handle, float | None] = {}
+        """For each task that was seen: since when it is missing (monotonic seconds)."""
 
     async def submit(self, submissions: Sequence[Submission]) -> list[list[Handle]]:
         """Submit the tasks as held jobs, and spool their files; callers that come together share the schedd's transactions."""
@@ -59,7 +60,8 @@ class CondorBatch:
 
     async def cancel(self, handles: Sequence[Handle], reason: str) -> None:
         """Remove jobs from the queue, running or not."""
-        await self._remove(handles, reason)
+        # What has ended by itself stays: its results may still be fetched.
+        await self._remove(handles, reason, "JobStatus =!= 4")
 
     async def fetch(self, handles: Sequence[Handle]) -> list[Fetched]:
         """Retrieve the files of ended jobs, all in one call where nothing goes wrong."""
@@ -69,6 +71,8 @@ class CondorBatch:
         """Remove jobs whose results are safe; by itself a job leaves the queue only much later."""
         await self._remove(handles, "its results are fetched")
         self._files.forget(handles)
+        for handle in handles:
+            self._gone_since.pop(handle, None)
 
     async def find(self, job_ids: Sequence[str]) -> list[Found]:
         """Look in the queue and in the history by the stamps."""
@@ -79,7 +83,9 @@ class CondorBatch:
         old = await self.schedd.history(constraint, states.PROJECTION, selection.HISTORY_LIMIT) if job_ids else []
         gone = [ad for ad in old if (ad["ClusterId"], ad["ProcId"]) not in known]
         name = location.get("Name", self.schedd.name)
-        return [self._found(ad, name, history=False) for ad in ads] + [self._found(ad, name, history=True) for ad in gone]
+        return [self._found(ad, name, history=False) for ad in ads] + [
+            self._found(ad, name, history=True) for ad in gone
+        ]
 
     async def describe(self) -> BatchInfo:
         """Ask the collector for the worker nodes."""
@@ -94,25 +100,27 @@ class CondorBatch:
     def _found(self, ad: states.Ad, name: str, *, history: bool) -> Found:
         return states.found(ad, name, skew=self.schedd.skew, history=history, spool=self.config.spool)
 
-    async def _remove(self, handles: Sequence[Handle], reason: str) -> None:
+    async def _remove(self, handles: Sequence[Handle], reason: str, only: str = "true") -> None:
         for constraint in selection.exactly(handles):
-            await self.schedd.act("Remove", constraint, reason)
+            await self.schedd.act("Remove", f"({constraint}) && {only}", reason)
 
     async def _sweep(self, callers: Sequence[tuple[Handle, ...]]) -> list[list[Status] | Exception]:
         handles = list(dict.fromkeys(handle for caller in callers for handle in caller))
-        ads = await self.schedd.query(selection.by_handles(handles), states.PROJECTION)
+        ours = selection.known(handles)
+        ads = await self.schedd.query(selection.by_handles(ours), states.PROJECTION) if ours else []
         await self._release_again(ads)
         seen = await self._statuses(ads, history=False)
-        missing = [handle for handle in handles if selection.key(handle) not in seen]
+        missing = [handle for handle in ours if selection.key(handle) not in seen]
         if missing:
             old = await self.schedd.history(selection.by_handles(missing), states.PROJECTION, len(missing))
             seen.update(await self._statuses(old, history=True))
         statuses = {}
+        members = set(ours)
         for handle in handles:
-            known = seen.get(selection.key(handle))
-            statuses[handle] = self._absent(handle) if known is None else _as(handle, known)
-            if known is not None:
-                self._missing.pop(handle, None)
+            status = seen.get(selection.key(handle)) if handle in members else None
+            statuses[handle] = self._absent(handle) if status is None else _as(handle, status)
+            if status is not None:
+                self._gone_since[handle] = None
         return [[statuses[handle] for handle in caller] for caller in callers]
 
     async def _statuses(self, ads: Sequence[states.Ad], *, history: bool) -> dict[selection.Key, Status]:
@@ -127,9 +135,12 @@ class CondorBatch:
         return seen
 
     def _absent(self, handle: Handle) -> Status:
-        since = self._missing.setdefault(handle, time.monotonic())
-        if time.monotonic() - since < self.config.lost_after_seconds:
-            return Status(handle, State.QUEUED, reason="not in the queue at the moment; looking again")
+        # What was there a moment ago may be on its way from the queue to the history; what was never seen is lost at once.
+        if handle in self._gone_since:
+            since = self._gone_since[handle] or time.monotonic()
+            self._gone_since[handle] = since
+            if time.monotonic() - since < self.config.lost_after_seconds:
+                return Status(handle, State.QUEUED, reason="not in the queue at the moment; looking again")
         return Status(
             handle,
             State.LOST,

@@ -47,7 +47,7 @@ class Coalescer(Generic[Item, Result]):
             self.rounds += 1
             try:
                 results = await self._run([item for item, _ in batch])
-            except BaseException as error:  # noqa: BLE001  it belongs to the callers
+            except BaseException as error:
                 _settle(batch, [error] * len(batch))
                 if not isinstance(error, Exception):
                     raise
@@ -65,9 +65,7 @@ class Coalescer(Generic[Item, Result]):
         self._waiting.clear()
 
 
-def _settle(
-    batch: Sequence[tuple[Item, asyncio.Future[Result]]], results: Sequence[Result | BaseException]
-) -> None:
+def _settle(batch: Sequence[tuple[Item, asyncio.Future[Result]]], results: Sequence[Result | BaseException]) -> None:
     for (_, future), result in zip(batch, results, strict=True):
         if future.done():
             continue

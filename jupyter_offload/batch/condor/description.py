@@ -1,8 +1,9 @@
 """From submissions to HTCondor's submit language, where every value is data.
 
-The submit language is code: a newline in a value can start ``include command``, ``$ENV(X)`` reads the server's environment, ``$(X)`` expands,
-and in a list of items a lone ``)`` ends the list and ``\\x1f`` shifts the columns. So a value that comes from outside is either encoded into
-an alphabet without meaning, or refused; keys come from an allow-list; nothing is ever pasted as text.
+The submit language is code: a newline in a value can start ``include command``, ``$ENV(X)`` reads the server's environment,
+``$(X)`` expands, and in a list of items a lone closing parenthesis ends the list and an ASCII unit separator shifts the columns. So a
+value that comes from outside is either encoded into an alphabet without meaning, or refused; keys come from an allow-list; nothing is
+ever pasted as text.
 
 Submissions that differ only in what is particular to a task share one description and become the procs of one cluster.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,11 @@ COLUMNS = ("o_dir", "o_job", "o_attempt", "o_index", "o_owner", "o_name", "o_inp
 """The item columns of a submission, in the order of `items`. Every row has them all: the bindings look at the first row only."""
 
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
+# HTCondor gives a job no PATH; bash has a default one, which only needs to be handed on.
+_START = 'export PATH; exec bash "$@"'
+_RENAME = 'for f in %*; do n=${f#%}; printf -v n %b "${n//\\%/\\\\x}"; mv -- $f "$n"; done; '
+"""Gives files back the names that HTCondor's lists cannot hold (it splits them at blanks and commas, and knows no quotes)."""
+
 _HEX = re.compile(r"[0-9a-zA-Z-]{1,64}")
 _FOLDER_REFUSED = re.compile(r'[\x00-\x1f\x7f,;$"\'()\\*?\[\]{}|<>&`]|^\s|\s$|\s/|/\s')
 _FAR_FUTURE = 4102444800
@@ -35,7 +41,9 @@ _INTEGERS = {"priority"}
 _BOOLEANS = {"nice_user"}
 _EXPRESSIONS = {"requirements", "rank"}
 _CUSTOM = re.compile(r"(?:\+|MY\.)([A-Za-z_][A-Za-z0-9_]{0,63})")
-_RESERVED = re.compile(r"(?i)(offload.*|stream(out|err)|leavejobinqueue|periodic.*|jobstatus.*|owner|user|iwd|cmd|requirements|env.*|arg.*)")
+_RESERVED = re.compile(
+    r"(?i)(offload.*|stream(out|err)|leavejobinqueue|periodic.*|jobstatus.*|owner|user|iwd|cmd|requirements|env.*|arg.*)"
+)
 
 
 def encode(text: str) -> str:
@@ -61,6 +69,11 @@ def quote(value: str | int | float | bool) -> str:
     return f'"{escaped}"'
 
 
+def travel_name(name: str) -> str:
+    """Return the name under which a file travels: its own, or ``%`` and the encoded one, which the job undoes."""
+    return name if _FILE.fullmatch(name) else "%" + encode(name)
+
+
 @dataclass(frozen=True)
 class Template:
     """A submit description without what is particular to a task: equal templates go into one cluster."""
@@ -77,12 +90,12 @@ def template(submission: Submission, config: CondorConfig) -> Template:
     """Return the description that this submission shares with others of its kind. Raises `BadSubmit`, `ConfigError`."""
     _check(submission)
     demand = submission.demand
-    shared_inputs = ["../" + name for name in (submission.script, *submission.inputs)]
+    shared_inputs = ["../" + travel_name(name) for name in (submission.script, *submission.inputs)]
     lines: dict[str, str] = {
         "universe": "vanilla",
         "executable": "/bin/bash",
         "transfer_executable": "false",
-        "arguments": f"{submission.script} $(o_index)",
+        "arguments": _arguments(submission),
         "initialdir": "$(o_dir)",
         # `transfer_output_files` stays unset: naming files costs a five-second wait per job in 25.14 (a race between starter and
         # shadow), and new top-level files come back by themselves.
@@ -134,13 +147,26 @@ def template(submission: Submission, config: CondorConfig) -> Template:
     return Template(tuple(lines.items()))
 
 
+def _arguments(submission: Submission) -> str:
+    plain_names = all(_FILE.fullmatch(name) for name in _names(submission))
+    # The new syntax of arguments: all in double quotes, one word in single quotes, double quotes doubled.
+    code = (_START if plain_names else _RENAME + _START).replace('"', '""')
+    return f"\"-c '{code}' bash {submission.script} $(o_index)\""
+
+
+def _names(submission: Submission) -> list[str]:
+    return [*submission.inputs, *(name for names in submission.task_inputs for name in names)]
+
+
 def _add_gpus(lines: dict[str, str], submission: Submission) -> None:
     demand = submission.demand
     if demand.gpus:
         lines["request_gpus"] = str(demand.gpus)
         if demand.gpu_model is not None:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", demand.gpu_model):
-                raise BadSubmit(f"{demand.gpu_model!r} is not a GPU model", hint="Write it as in `%offload sites`, such as A100.")
+                raise BadSubmit(
+                    f"{demand.gpu_model!r} is not a GPU model", hint="Write it as in `%offload sites`, such as A100."
+                )
             # As a whole word of the device's name: A100 means "NVIDIA A100-SXM4-40GB", not "A1000".
             word = demand.gpu_model.replace(".", "[.]")
             pattern = f"(^|[^A-Za-z0-9]){word}([^A-Za-z0-9]|$(o_end))"
@@ -206,9 +232,11 @@ def _balanced(expression: str) -> bool:
 
 
 def _check(submission: Submission) -> None:
-    for name in (submission.script, *submission.inputs, *(name for names in submission.task_inputs for name in names)):
-        if _FILE.fullmatch(name) is None or name in (OUT, ERR):
-            raise BadSubmit(f"file name {name!r} cannot travel", job_id=submission.job_id, hint="Use letters, digits and ._+@- .")
+    if _FILE.fullmatch(submission.script) is None:
+        raise BadSubmit(f"{submission.script!r} is not a script's name", job_id=submission.job_id)
+    for name in _names(submission):
+        if "/" in name or "\0" in name or name in ("", ".", "..", OUT, ERR) or len(name) > 200:
+            raise BadSubmit(f"{name!r} is not the name of an input file", job_id=submission.job_id)
     for text in (submission.job_id, submission.attempt):
         if _HEX.fullmatch(text) is None:
             raise BadSubmit(f"{text!r} is not an id", job_id=submission.job_id)
@@ -239,7 +267,7 @@ def items(submission: Submission, *, skew: float = 0.0) -> list[list[str]]:
                 str(index),
                 encode(submission.owner),
                 encode(submission.name),
-                "".join(f", ../{name}" for name in extra),
+                "".join(f", ../{travel_name(name)}" for name in extra),
                 str(expires),
             ]
         )

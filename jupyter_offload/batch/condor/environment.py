@@ -19,7 +19,15 @@ from jupyter_offload.batch.condor.tokens import Token, discover, read_token
 
 __all__ = ["Identity", "prepare"]
 
-_SYSTEM_VARIABLES = ("CONDOR_CONFIG", "KRB5CCNAME", "KRB5_CONFIG", "X509_CERT_DIR", "X509_USER_PROXY", "USER", "LOGNAME")
+_SYSTEM_VARIABLES = (
+    "CONDOR_CONFIG",
+    "KRB5CCNAME",
+    "KRB5_CONFIG",
+    "X509_CERT_DIR",
+    "X509_USER_PROXY",
+    "USER",
+    "LOGNAME",
+)
 """Inherited with ``condor_config: system`` only: they say who the user is."""
 _CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 
@@ -82,6 +90,9 @@ def prepare(config: CondorConfig, environ: Mapping[str, str]) -> Identity:
         environment["_CONDOR_SEC_CLIENT_ENCRYPTION"] = "REQUIRED"
         environment["_CONDOR_SEC_CLIENT_INTEGRITY"] = "REQUIRED"
         environment["_CONDOR_SEC_TOKEN_DIRECTORY"] = str(folder / "tokens")
+        environment["_CONDOR_SEC_TOKEN_SYSTEM_DIRECTORY"] = str(folder / "tokens")
+        # Root could mint a token from a pool password that lies on this machine.
+        environment["_CONDOR_SEC_PASSWORD_DIRECTORY"] = str(folder / "tokens")
         environment["_CONDOR_SEC_CLIENT_AUTHENTICATION_METHODS"] = "IDTOKENS"
         (folder / "tokens").mkdir(mode=0o700)
     if token is not None:

@@ -1,6 +1,8 @@
-"""What the bindings' texts mean. They raise one class for everything, so the text has to be read; the table is of texts that real daemons sent.
+"""What the bindings' texts mean.
 
-`act` says only «Error when performing action on the schedd.» for refused, denied and timed-out alike; who needs to know asks `ping`.
+They raise one class for everything, so the text has to be read; the table is of texts that real daemons sent.
+
+Some texts say the same for refused, denied and unreachable (`AMBIGUOUS`); then a probe of the same daemon tells (`Schedd` does that).
 """
 
 from __future__ import annotations
@@ -19,42 +21,47 @@ from jupyter_offload.errors import (
     SiteUnreachable,
 )
 
-__all__ = ["classify"]
+__all__ = ["AMBIGUOUS", "AUTH_HINT", "classify", "denied"]
+
+AUTH_HINT = "Renew the token that `token_file` names, and check that it is for this schedd: `%offload doctor`."
+_UNREACHABLE_HINT = "It may be restarting or behind a firewall; jobs are safe. `%offload doctor` looks at each link."
+
+AMBIGUOUS = frozenset(
+    {
+        "Failed communication with collector.",
+        "Failed to start command.",
+        "Error when performing action on the schedd.",
+        "Failed to connect to schedd.",
+    }
+)
+"""Texts that stand for no connection, no authentication and no permission alike."""
 
 _TABLE: tuple[tuple[str, type[SiteError], str], ...] = (
     (
-        r"MAX_JOBS_PER_|MAX_JOBS_SUBMITTED|would exceed|exceeds? the (?:limit|maximum)|too many jobs|Number of submitted jobs",
+        r"MAX_JOBS_PER_|MAX_JOBS_SUBMITTED|would exceed|limit(?:ed)? (?:of|to) \d+ job|too many jobs|Number of submitted jobs",
         QuotaExceeded,
         "Wait until some of your jobs have ended, or ask the site for a higher limit.",
     ),
     (
-        r"TOKEN:|token .*expired|AUTHENTICATE:100[0-9]|AUTHENTICATE:1\d{3}|failed to authenticate|authentication (?:failed|failure)"
-        r"|Failed to authenticate|SECMAN:2010|SECMAN:2004:Failed to (?:create|start)|No authentication methods",
-        AuthFailed,
-        "Renew the token that `token_file` names, and check that it is for this schedd: `%offload doctor`.",
-    ),
-    (
-        r"SECMAN:2009|PERMISSION_DENIED|permission denied|DENIED|not authorized|authorization (?:failed|policy)|Unauthorized|EACCES",
+        r'SECMAN:2010|Received "DENIED"|PERMISSION_DENIED|[Pp]ermission denied|not authorized|EACCES|errno=13|not allowed to',
         Denied,
         "The schedd knows who you are and refuses: ask its administrator, or check the token's scopes with `%offload doctor`.",
     ),
+    (r"AUTHENTICATE:\d+|[Ff]ailed to authenticate|[Aa]uthentication fail", AuthFailed, AUTH_HINT),
     (
-        r"SECMAN:2007|SECMAN:2004|rejected our session|CEDAR:600[0-9]|Failed to connect|Unable to (?:connect|locate)|connect error"
-        r"|Failed to fetch ads|communication error|Connection refused|No route to host|Unable to find address|Failed communication"
-        r"|Can't find address|lookup|Failed to (?:start|send|read|receive)|closed connection|GoAhead|timed out|timeout|GETAD"
-        r"|Failed to end classad|Disconnected|qmgmt",
+        # 2007 and 2004 come from a restarted schedd that does not know our session any more.
+        (
+            r"SECMAN:200[47]|rejected our session|CEDAR:600\d|Failed to connect|Unable to connect|Connection refused|No route to host"
+            r"|Failed to (?:fetch|send|receive|read|start)|GoAhead|timed out|timeout|closed|Disconnected|communication|no schedd named"
+            r"|Failed to get a result|end of message|receiveJobSandbox|spoolJobFiles"
+        ),
         SiteUnreachable,
-        "It may be restarting or behind a firewall; jobs are safe. `%offload doctor` looks at each link.",
+        _UNREACHABLE_HINT,
     ),
     (
-        r"No such job|not found|no matching|does not exist|TotalSuccess = 0",
+        r"Unable to edit jobs matching|nonexistent job|No such job|no matching",
         BatchNotFound,
         "The job has left the queue.",
-    ),
-    (
-        r"submit|parse|Invalid|invalid|expression|must |itemdata|Error in|ERROR|requirement|TRANSFORM|SUBMIT_REQUIREMENT",
-        BadSubmit,
-        "The schedd refuses this job description; its own words are above.",
     ),
 )
 
@@ -66,21 +73,30 @@ def classify(error: Exception, op: str, schedd: str) -> SiteError:
         return error
     if isinstance(error, DeadlineExceeded):
         return SiteTimeout(
-            f"{where}: {error}",
-            hint="It is overloaded or hangs; jobs are safe and the next look comes by itself.",
+            f"{where}: {error}", hint="It is overloaded or hangs; jobs are safe and the next look comes by itself."
         )
     if isinstance(error, (WorkerEnded, WorkerRetired)):
         return SiteUnreachable(f"{where}: {op} broke off: {error}", hint="It is tried again with a new worker.")
-    text = str(error).strip() or type(error).__name__
     if isinstance(error, BindingsError) and error.kind in {"ModuleNotFoundError", "ImportError"}:
         return SiteUnreachable(
-            f"{where}: the HTCondor bindings are missing here: {text}",
+            f"{where}: the HTCondor bindings are missing here: {error}",
             hint="Install them with `pip install 'jupyter_offload[condor]'` (they exist for Linux only).",
         )
+    text = str(error).strip() or type(error).__name__
     for pattern, kind, hint in _TABLE:
         if re.search(pattern, text):
-            if kind is BadSubmit and op != "submit":
-                continue
             return kind(f"{where}: {op}: {text}", hint=hint)
-    fallback = BadSubmit if op == "submit" else SiteUnreachable
-    return fallback(f"{where}: {op}: {text}")
+    if op == "submit":
+        return BadSubmit(
+            f"{where}: it refuses the job description: {text}",
+            hint="These are the schedd's own words; a rule of the site or an attribute under `submit:` may be the cause.",
+        )
+    return SiteUnreachable(f"{where}: {op}: {text}", hint=_UNREACHABLE_HINT)
+
+
+def denied(op: str, schedd: str, permission: str) -> Denied:
+    """Return the error for a daemon that lets us look but not do this."""
+    return Denied(
+        f"schedd {schedd}: {op}: the identity has no {permission} permission",
+        hint="The token may be limited to other scopes (`%offload doctor` shows them), or the site does not accept this user.",
+    )

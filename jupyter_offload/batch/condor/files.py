@@ -17,10 +17,12 @@ from jupyter_offload.batch.base import ERR, OUT, OUTPUT, Chunk, Fetched, Handle,
 from jupyter_offload.batch.condor import selection, states
 from jupyter_offload.batch.condor.schedd import Schedd
 from jupyter_offload.errors import BatchNotFound, SiteError, SiteTimeout
+from jupyter_offload.job import State
 
 __all__ = ["Files"]
 
 _SHORTEST_PAUSE = 0.5
+_NOT_ENDED = "the job has not ended"
 _PAUSE_PER_COST = 10.0
 """At most one tenth of the time goes into bringing one task's log."""
 
@@ -52,6 +54,7 @@ class Files:
             raise BatchNotFound(f"{file!r} is not a log of a task", job_id=handle.job_id, hint="Read `out` or `err`.")
         path = Path(task_folder(handle), file)
         tail = self._tails.setdefault(selection.key(handle), _Tail())
+        await asyncio.sleep(0)  # a caller that reads in a loop must not keep the loop to itself
         async with tail.lock:
             chunk = _piece(path, offset, limit, end=False)
             if not chunk.data and not tail.ended and time.monotonic() >= tail.next:
@@ -72,29 +75,31 @@ class Files:
 
     async def fetch(self, handles: Sequence[Handle]) -> list[Fetched]:
         """Bring everything of ended tasks."""
-        problems: dict[selection.Key, str] = {}
-        if self._schedd.config.spool and handles:
-            problems = await self._retrieve(handles)
-        return [_fetched(handle, problems.get(selection.key(handle), "")) for handle in handles]
+        problems = await self._retrieve(handles)
+        return [_fetched(handle, problems.get(handle, "")) for handle in handles]
 
-    async def _retrieve(self, handles: Sequence[Handle]) -> dict[selection.Key, str]:
-        disk = {(handle.folder): None for handle in handles}
-        del disk
-        ads = await self._schedd.query(
-            selection.by_handles(handles), ("ClusterId", "ProcId", *_STAMPS, "DiskUsage", "BytesSent", "NumShadowStarts")
-        )
+    async def _retrieve(self, handles: Sequence[Handle]) -> dict[Handle, str]:
+        ads = []
+        for constraint in selection.exactly(handles):
+            ads += await self._schedd.query(constraint, (*states.PROJECTION, "BytesSent"))
         here = {selection.key(states.handle_of(ad, "")): ad for ad in ads}
-        size = sum(int(here[key].get("BytesSent", 0)) for key in here)
-        there = [handle for handle in handles if selection.key(handle) in here]
-        problems: dict[selection.Key, str] = {}
+        problems: dict[Handle, str] = {}
+        ended: list[Handle] = []
+        size = 0
         for handle in handles:
-            if selection.key(handle) not in here:
-                problems[selection.key(handle)] = "the job has left the queue, and its spool with it"
-        if there:
-            problems.update(await self._retrieve_these(there, size))
+            ad = here.get(selection.key(handle))
+            if ad is None:
+                problems[handle] = "the job has left the queue, and its files with it"
+            elif states.status(handle, ad).state is not State.FINISHING:
+                problems[handle] = _NOT_ENDED
+            else:
+                ended.append(handle)
+                size += int(ad.get("BytesSent", 0))
+        if ended and self._schedd.config.spool:
+            problems.update(await self._retrieve_these(ended, size))
         return problems
 
-    async def _retrieve_these(self, handles: Sequence[Handle], size: int) -> dict[selection.Key, str]:
+    async def _retrieve_these(self, handles: Sequence[Handle], size: int) -> dict[Handle, str]:
         try:
             await self._schedd.retrieve(selection.ids(handles), size_bytes=size)
         except SiteTimeout:
@@ -103,7 +108,7 @@ class Files:
             if len(handles) == 1:
                 if _fetched(handles[0], "").output is not None:
                     return {}
-                return {selection.key(handles[0]): error.message}
+                return {handles[0]: error.message}
             # One bad file fails the whole call: halves tell which.
             half = len(handles) // 2
             problems = await self._retrieve_these(handles[:half], size)
@@ -112,14 +117,16 @@ class Files:
         return {}
 
 
-_STAMPS = ("OffloadJob", "OffloadAttempt", "OffloadIndex", "SUBMIT_Iwd", "Iwd")
-
-
 def _fetched(handle: Handle, problem: str) -> Fetched:
     def path(name: str) -> str | None:
         place = Path(task_folder(handle), name)
-        return str(place) if place.is_file() and not place.is_symlink() else None
+        if not place.is_file() or place.is_symlink():
+            return None
+        place.chmod(0o600)
+        return str(place)
 
+    if problem == _NOT_ENDED:
+        return Fetched(handle, problem=problem)
     output = path(OUTPUT)
     if output is not None:
         problem = ""  # results in the folder outrank what the queue says

@@ -44,16 +44,35 @@ _RETRY = "It is released again by itself, twice at most; then submit it again."
 _TABLE: dict[int, HoldWords] = {
     1: HoldWords("user", "held on request", "Release it with condor_release, or cancel it.", "JobHeld"),
     3: HoldWords("final", "held by the job's own policy", _RESUBMIT, "JobHeld"),
-    4: HoldWords("credential", "its credentials are not valid", "Renew the token or proxy, then release the job.", "JobHeld"),
+    4: HoldWords(
+        "credential", "its credentials are not valid", "Renew the token or proxy, then release the job.", "JobHeld"
+    ),
     5: HoldWords("final", "a policy expression of the job has no value", _RESUBMIT, "JobHeld"),
-    6: HoldWords("final", "the worker node could not start the job's program", "Check that the node has bash and a usable scratch disk.", "JobFailed"),
-    7: HoldWords("final", "the file for the standard output could not be opened", "Check the disk and the rights of the job folder.", "JobFailed"),
+    6: HoldWords(
+        "final",
+        "the worker node could not start the job's program",
+        "Check that the node has bash and a usable scratch disk.",
+        "JobFailed",
+    ),
+    7: HoldWords(
+        "final",
+        "the file for the standard output could not be opened",
+        "Check the disk and the rights of the job folder.",
+        "JobFailed",
+    ),
     8: HoldWords("final", "the file for the standard input could not be opened", _RESUBMIT, "JobFailed"),
     9: HoldWords("final", "the stream of the standard output could not be opened", _RESUBMIT, "JobFailed"),
     10: HoldWords("final", "the stream of the standard input could not be opened", _RESUBMIT, "JobFailed"),
     11: HoldWords("retry", "a file transfer broke off", _RETRY, "JobHeld"),
-    12: HoldWords("final", "the job's output could not be transferred", "The disk may be full, or the result too large.", "JobFailed"),
-    13: HoldWords("final", "the job's input could not be transferred", "A file may be missing; submit it again.", "JobFailed"),
+    12: HoldWords(
+        "final",
+        "the job's output could not be transferred",
+        "The disk may be full, or the result too large.",
+        "JobFailed",
+    ),
+    13: HoldWords(
+        "final", "the job's input could not be transferred", "A file may be missing; submit it again.", "JobFailed"
+    ),
     14: HoldWords(
         "final",
         "the schedd cannot reach the job folder",
@@ -67,16 +86,33 @@ _TABLE: dict[int, HoldWords] = {
     19: HoldWords("site", "the site's hook that prepares a job failed", _SITE, "JobHeld"),
     20: HoldWords("final", "it missed its time to start", _RESUBMIT, "JobFailed"),
     21: HoldWords("site", "the worker node's policy ended it", _SITE, "JobHeld"),
-    22: HoldWords("final", "the job's event log could not be opened", "Check the rights of the job folder.", "JobFailed"),
+    22: HoldWords(
+        "final", "the job's event log could not be opened", "Check the rights of the job folder.", "JobFailed"
+    ),
     23: HoldWords("retry", "the user's account could not be used", _RETRY, "JobHeld"),
     24: HoldWords("retry", "no shadow was there for the job", _RETRY, "JobHeld"),
     25: HoldWords("final", "its cron settings are not valid", _RESUBMIT, "JobFailed"),
     26: HoldWords("site", "a rule of the schedd holds it", _SITE, "JobHeld"),
     27: HoldWords("site", "a rule of the schedd has no value for this job", _SITE, "JobHeld"),
-    32: HoldWords("final", "its input is larger than the site allows", "Send less, or read it from the site's own storage.", "JobFailed"),
-    33: HoldWords("final", "its output is larger than the site allows", "Fetch fewer files (`--fetch`), or write to the site's storage.", "JobFailed"),
+    32: HoldWords(
+        "final",
+        "its input is larger than the site allows",
+        "Send less, or read it from the site's own storage.",
+        "JobFailed",
+    ),
+    33: HoldWords(
+        "final",
+        "its output is larger than the site allows",
+        "Fetch fewer files (`--fetch`), or write to the site's storage.",
+        "JobFailed",
+    ),
     34: HoldWords("final", "it used more than it had asked for", "Ask for more.", "JobFailed"),
-    35: HoldWords("final", "its container image cannot be used", "Check the image's name: `%offload sites` lists those of the site.", "JobFailed"),
+    35: HoldWords(
+        "final",
+        "its container image cannot be used",
+        "Check the image's name: `%offload sites` lists those of the site.",
+        "JobFailed",
+    ),
     36: HoldWords("final", "its checkpoint failed", _RESUBMIT, "JobFailed"),
     43: HoldWords("final", "the script before the job failed", _RESUBMIT, "JobFailed"),
     44: HoldWords("final", "the script after the job failed", _RESUBMIT, "JobFailed"),
@@ -86,8 +122,12 @@ _TABLE: dict[int, HoldWords] = {
     48: HoldWords("site", "the site's hook that prepares a shadow failed", _SITE, "JobHeld"),
     49: HoldWords("final", "a deferral of the job has no value", _RESUBMIT, "JobFailed"),
 }
-_MEMORY_WORDS = HoldWords("final", "it used more memory than it had asked for", "Ask for more memory: --memory.", "MemoryExceeded")
-_DISK_WORDS = HoldWords("final", "it used more disk than it had asked for", "Ask for more disk: --disk.", "DiskExceeded")
+_MEMORY_WORDS = HoldWords(
+    "final", "it used more memory than it had asked for", "Ask for more memory: --memory.", "MemoryExceeded"
+)
+_DISK_WORDS = HoldWords(
+    "final", "it used more disk than it had asked for", "Ask for more disk: --disk.", "DiskExceeded"
+)
 _PASSING_WORDS = {
     6: HoldWords("retry", "the worker node was too busy to start it", _RETRY, "JobHeld"),
     12: HoldWords("retry", "the transfer of its output broke off", _RETRY, "JobHeld"),

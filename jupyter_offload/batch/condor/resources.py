@@ -40,7 +40,7 @@ async def describe(schedd: Schedd) -> BatchInfo:
         )
     else:
         # Partitionable slots hold what is free; a static slot is itself. Dynamic slots repeat their parent's totals.
-        slots = await schedd.startds("SlotType =!= \"Dynamic\"", _SLOTS)
+        slots = await schedd.startds('SlotType =!= "Dynamic"', _SLOTS)
     identity = await _identity(schedd, notes)
     runtimes = [slot.get("HasSingularity") is True or slot.get("HasContainer") is True for slot in slots]
     return BatchInfo(
@@ -59,13 +59,20 @@ async def describe(schedd: Schedd) -> BatchInfo:
 
 
 def gpu_models(slots: Iterable[Mapping[str, Any]]) -> tuple[GpuModel, ...]:
-    """Return the GPU models of these slots. ``GPUs`` of a partitionable slot is what is free; its assigned and total lists do not shrink."""
+    """Return the GPU models of these slots.
+
+    ``GPUs`` of a partitionable slot is what is free; its lists of assigned and total GPUs do not shrink.
+    """
     models: dict[tuple[str, float | None, int | None], list[int]] = {}
     for slot in slots:
         total = int(slot.get("TotalGPUs", 0) or 0)
         if total:
             memory = slot.get("GPUs_GlobalMemoryMb")
-            key = (str(slot.get("GPUs_DeviceName", "unknown")), slot.get("GPUs_Capability"), int(memory) if memory else None)
+            key = (
+                str(slot.get("GPUs_DeviceName", "unknown")),
+                slot.get("GPUs_Capability"),
+                int(memory) if memory else None,
+            )
             counts = models.setdefault(key, [0, 0])
             counts[0] += total
             counts[1] += int(slot.get("GPUs", 0) or 0)

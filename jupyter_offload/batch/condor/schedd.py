@@ -9,16 +9,19 @@ from typing import Any, Literal
 
 from jupyter_offload.batch.condor.breaker import Breaker
 from jupyter_offload.batch.condor.config import CondorConfig
-from jupyter_offload.batch.condor.failures import classify
+from jupyter_offload.batch.condor.failures import AMBIGUOUS, AUTH_HINT, classify, denied
 from jupyter_offload.batch.condor.process import BindingsError, DeadlineExceeded, WorkerEnded, WorkerRetired
+from jupyter_offload.batch.condor.tokens import complaints
 from jupyter_offload.batch.condor.workers import Role, Workers
-from jupyter_offload.errors import SiteError, SiteTimeout, SiteUnreachable
+from jupyter_offload.errors import AuthFailed, Denied, SiteError, SiteTimeout, SiteUnreachable
 
 __all__ = ["Ad", "Schedd"]
 
 Ad = Mapping[str, Any]
-_PAUSES = (0.0, 1.0, 4.0)
-"""Seconds before each repeat of a request that may safely be done twice."""
+_LOOK_PAUSES = (0.0, 0.2)
+"""Seconds before each try of a look: once more with a new address, then the next look is the caller's."""
+_ACT_PAUSES = (0.0, 1.0, 4.0)
+"""Seconds before each try of an action that may safely be done twice."""
 
 
 class Schedd:
@@ -57,7 +60,9 @@ class Schedd:
 
     async def ping(self, permission: str = "WRITE") -> dict[str, Any]:
         """Return what the schedd's authorization answers. Not a proof of the identity of the next submission: sessions are cached."""
-        answer: dict[str, Any] = await self._at("reader", "ping", {"permission": permission}, self.config.locate_seconds)
+        answer: dict[str, Any] = await self._at(
+            "reader", "ping", {"permission": permission}, self.config.locate_seconds
+        )
         return answer
 
     async def startds(self, constraint: str, projection: Sequence[str]) -> list[dict[str, Any]]:
@@ -79,7 +84,12 @@ class Schedd:
         deadline = self.config.submit_seconds + 0.1 * len(items)
         if self.config.spool:
             deadline += size_bytes / self.config.transfer_bytes_per_second
-        arguments = {"description": dict(description), "columns": list(columns), "items": items, "spool": self.config.spool}
+        arguments = {
+            "description": dict(description),
+            "columns": list(columns),
+            "items": items,
+            "spool": self.config.spool,
+        }
         answer = await self._at("writer", "submit", arguments, deadline, repeat=False)
         return int(answer["cluster"]), int(answer["first"])
 
@@ -125,7 +135,9 @@ class Schedd:
         names: Sequence[str] = (),
         repeat: bool = True,
     ) -> Any:
-        pauses = _PAUSES if repeat else _PAUSES[:1]
+        pauses: tuple[float, ...] = (0.0,)
+        if repeat:
+            pauses = _LOOK_PAUSES if role == "reader" else _ACT_PAUSES
         for number, pause in enumerate(pauses):
             if pause:
                 await asyncio.sleep(pause)
@@ -155,19 +167,63 @@ class Schedd:
         try:
             answer = await self.workers.call(role, op, arguments, deadline=deadline, rows=rows)
         except (BindingsError, DeadlineExceeded, WorkerEnded, WorkerRetired, OSError) as error:
-            problem = classify(error, op, self.name)
+            problem = self._with_token(await self._explain(error, op))
             if isinstance(problem, (SiteUnreachable, SiteTimeout)):
                 self.breaker.failed(problem.message)
-            elif isinstance(problem, SiteError):
+            else:
                 self.breaker.succeeded()
             raise problem from error
         self.breaker.succeeded()
         return answer
 
+    def _with_token(self, problem: SiteError) -> SiteError:
+        identity = self.workers.identity
+        if isinstance(problem, (AuthFailed, Denied)) and identity is not None and identity.token is not None:
+            said = "; ".join(
+                complaints(identity.token, self.config.collector if self.config.type == "condor-ce" else None)
+            )
+            if said:
+                problem.message += f" ({said})"
+        return problem
+
+    async def _explain(self, error: Exception, op: str) -> SiteError:
+        if str(error) not in AMBIGUOUS:
+            return classify(error, op, self.name)
+        if op == "locate" or self._location is None:
+            return await self._explain_collector(error, op)
+        try:
+            arguments = {"schedd": self._location, "constraint": "false", "projection": ["ClusterId"]}
+            await self._probe("query", arguments)
+        except (BindingsError, DeadlineExceeded, WorkerEnded, WorkerRetired) as look:
+            return classify(look, op, self.name)
+        try:
+            await self._probe("ping", {"schedd": self._location, "permission": "WRITE"})
+        except (BindingsError, DeadlineExceeded, WorkerEnded, WorkerRetired) as ping:
+            if str(ping) == "Failed to start command.":
+                return denied(op, self.name, "WRITE")
+            return classify(ping, op, self.name)
+        return classify(error, op, self.name)
+
+    async def _explain_collector(self, error: Exception, op: str) -> SiteError:
+        collector = self.config.collector
+        if collector is None:
+            return classify(error, op, self.name)
+        try:
+            await self._probe("ping_collector", {"collector": collector})
+        except (BindingsError, DeadlineExceeded, WorkerEnded, WorkerRetired) as ping:
+            if str(ping) == "Failed to start command.":
+                return AuthFailed(f"collector {collector} does not accept our token", hint=AUTH_HINT)
+            return SiteUnreachable(
+                f"collector {collector}: {ping}", hint=f"Check that {collector} can be reached from here."
+            )
+        return classify(error, op, self.name)
+
+    async def _probe(self, op: str, arguments: Mapping[str, Any]) -> None:
+        await self.workers.call("reader", op, arguments, deadline=self.config.locate_seconds)
+
 
 def _collect(into: list[dict[str, Any]], names: Sequence[str]) -> Callable[[list[Any]], None]:
     def receive(rows: list[Any]) -> None:
-        for row in rows:
-            into.append({name: value for name, value in zip(names, row, strict=True) if value is not None})
+        into.extend({name: value for name, value in zip(names, row, strict=True) if value is not None} for row in rows)
 
     return receive

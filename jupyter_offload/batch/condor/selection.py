@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from jupyter_offload.batch.base import Handle
 from jupyter_offload.errors import BatchNotFound
 
-__all__ = ["HISTORY_LIMIT", "Key", "by_handles", "by_jobs", "exactly", "ids", "key"]
+__all__ = ["HISTORY_LIMIT", "Key", "by_handles", "by_jobs", "exactly", "ids", "key", "known"]
 
 HISTORY_LIMIT = 20_000
 Key = tuple[str, str, str, int]
@@ -22,8 +22,15 @@ def job_id(handle: Handle) -> tuple[int, int]:
     """Return ``(cluster, proc)``. Raises `BatchNotFound` when the handle is not one of HTCondor's."""
     match = _ID.fullmatch(handle.id)
     if match is None:
-        raise BatchNotFound(f"{handle.id!r} is not an HTCondor job", job_id=handle.job_id, hint="The site has changed its batch system.")
+        raise BatchNotFound(
+            f"{handle.id!r} is not an HTCondor job", job_id=handle.job_id, hint="The site has changed its batch system."
+        )
     return int(match.group(1)), int(match.group(2))
+
+
+def known(handles: Iterable[Handle]) -> list[Handle]:
+    """Return those whose id and job id have the form of ours; the others never were in this batch system."""
+    return [one for one in handles if _ID.fullmatch(one.id) and _JOB.fullmatch(one.job_id)]
 
 
 def ids(handles: Iterable[Handle]) -> list[str]:
@@ -32,9 +39,11 @@ def ids(handles: Iterable[Handle]) -> list[str]:
 
 
 def key(handle: Handle) -> Key:
-    """Return what makes a task the same one in two looks: its place in the queue, and the stamps (a schedd that was set up anew counts
-    its clusters from 1 again)."""
-    return ("{}.{}".format(*job_id(handle)), handle.job_id, handle.attempt, handle.index)
+    """Return what makes a task the same one in two looks: its place in the queue, and the stamps.
+
+    A schedd that was set up anew counts its clusters from 1 again.
+    """
+    return (handle.id.rpartition("#")[2], handle.job_id, handle.attempt, handle.index)
 
 
 def by_handles(handles: Sequence[Handle]) -> str:
@@ -59,6 +68,7 @@ def by_handles(handles: Sequence[Handle]) -> str:
 
 def exactly(handles: Sequence[Handle]) -> list[str]:
     """Return constraints that together hold for these jobs and for no other: what an action needs."""
+    handles = known(handles)
     clusters = sorted({job_id(handle)[0] for handle in handles})
     constraints = []
     for start in range(0, len(clusters), _MANY):

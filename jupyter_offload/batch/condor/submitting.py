@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_offload.batch.base import Handle, Submission
-from jupyter_offload.batch.condor import selection
+from jupyter_offload.batch.condor import selection, states
 from jupyter_offload.batch.condor.coalesce import Coalescer
-from jupyter_offload.batch.condor.description import COLUMNS, Template, items, template
+from jupyter_offload.batch.condor.description import COLUMNS, Template, items, template, travel_name
 from jupyter_offload.batch.condor.schedd import Schedd
 from jupyter_offload.errors import BadSubmit, BatchNotFound, QuotaExceeded, SiteError
 
 __all__ = ["Submitter"]
 
-_UNSTARTED = (
-    "JobStatus == 5 && NumShadowStarts is undefined && (HoldReasonCode is undefined || HoldReasonCode == 15)"
-)
+_UNSTARTED = "JobStatus == 5 && NumShadowStarts is undefined && (HoldReasonCode is undefined || HoldReasonCode == 15)"
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Submitter:
         """Return the handles of each submission's tasks. Raises as `Batch.submit` says; a refused one refuses its caller's only."""
         prepared = tuple(_Prepared(one, template(one, self._schedd.config)) for one in submissions)
         for one in prepared:
-            _make_task_folders(one.submission)
+            _prepare_folder(one.submission)
         return await self._submissions(prepared) if prepared else []
 
     async def start(self, handles: Sequence[Handle]) -> None:
@@ -125,25 +123,47 @@ class Submitter:
         for constraint in selection.exactly(handles):
             await self._schedd.act("Remove", constraint, "a part of the same request was refused")
 
-    async def _start_all(self, callers: Sequence[tuple[Handle, ...]]) -> list[None | Exception]:
-        handles = list(dict.fromkeys(handle for caller in callers for handle in caller))
+    async def _start_all(self, callers: Sequence[tuple[Handle, ...]]) -> list[Exception | None]:
+        handles = selection.known(list(dict.fromkeys(handle for caller in callers for handle in caller)))
+        begun = 0
         for constraint in selection.exactly(handles):
             if self._schedd.config.spool:
-                await _ignore_none(self._schedd.edit(f"({constraint}) && JobStatusOnRelease == 5", "JobStatusOnRelease", 1))
-            await self._schedd.act("Release", f"({constraint}) && {_UNSTARTED}", "started")
-        return [None] * len(callers)
+                begun += await self._set_idle_on_release(constraint)
+            answer = await self._schedd.act("Release", f"({constraint}) && {_UNSTARTED}", "started")
+            begun += int(answer.get("TotalSuccess", 0))
+        dead = set() if begun >= len(handles) else await self._never_arrived(handles)
+        return [_refusal(dead & set(caller)) for caller in callers]
+
+    async def _set_idle_on_release(self, constraint: str) -> int:
+        try:
+            # Only where the files are on their way or there: what was submitted and not spooled is dead.
+            wanted = f"({constraint}) && JobStatusOnRelease == 5 && StageInStart isnt undefined"
+            return await self._schedd.edit(wanted, "JobStatusOnRelease", 1)
+        except BatchNotFound:
+            return 0  # all have arrived and are held again: the release that follows is for them
+
+    async def _never_arrived(self, handles: Sequence[Handle]) -> set[Handle]:
+        dead: set[Handle] = set()
+        for constraint in selection.exactly(handles):
+            stuck = f"({constraint}) && JobStatus == 5 && HoldReasonCode == 16 && StageInStart is undefined"
+            ads = await self._schedd.query(stuck, states.PROJECTION)
+            keys = {selection.key(states.handle_of(ad, "")) for ad in ads}
+            dead |= {handle for handle in handles if selection.key(handle) in keys}
+        return dead
 
 
-async def _ignore_none(edit: object) -> None:
-    try:
-        await edit  # type: ignore[misc]
-    except BatchNotFound:
-        return
+def _refusal(dead: set[Handle]) -> BatchNotFound | None:
+    if not dead:
+        return None
+    one = min(dead, key=lambda handle: handle.id)
+    return BatchNotFound(
+        f"the files of {one.id} never reached the schedd, so it cannot be started",
+        job_id=one.job_id,
+        hint="Remove it and submit it again: its submission broke off in the middle.",
+    )
 
 
-def _split(
-    members: Sequence[tuple[int, int, Submission]], size: int
-) -> list[list[tuple[int, int, Submission]]]:
+def _split(members: Sequence[tuple[int, int, Submission]], size: int) -> list[list[tuple[int, int, Submission]]]:
     batches: list[list[tuple[int, int, Submission]]] = []
     room = 0
     for member in members:
@@ -156,9 +176,21 @@ def _split(
     return batches
 
 
-def _make_task_folders(submission: Submission) -> None:
-    for index in range(submission.tasks):
-        Path(submission.folder, f"task-{index}").mkdir(mode=0o700, exist_ok=True)
+def _prepare_folder(submission: Submission) -> None:
+    try:
+        for name in {*submission.inputs, *(name for names in submission.task_inputs for name in names)}:
+            link = Path(submission.folder, travel_name(name))
+            if not link.exists():
+                link.hardlink_to(Path(submission.folder, name))
+        for index in range(submission.tasks):
+            Path(submission.folder, f"task-{index}").mkdir(mode=0o700, exist_ok=True)
+        _size(submission)
+    except OSError as error:
+        raise BadSubmit(
+            f"the job folder is not as it should be: {error}",
+            job_id=submission.job_id,
+            hint="An input file is missing, or the folder is not writable for this service.",
+        ) from error
 
 
 def _size(submission: Submission) -> int:

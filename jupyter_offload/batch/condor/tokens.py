@@ -12,13 +12,15 @@ import binascii
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_offload.errors import AuthFailed
+from jupyter_offload.quantity import show_duration
 
-__all__ = ["Token", "accepted_audiences", "decode", "discover", "missing_permissions", "read_token"]
+__all__ = ["Token", "accepted_audiences", "complaints", "decode", "discover", "missing_permissions", "read_token"]
 
 ANY_AUDIENCE = "https://wlcg.cern.ch/jwt/v1/any"
 
@@ -97,8 +99,10 @@ def read_token(path: Path) -> Token:
 
 
 def discover(environ: Mapping[str, str], *, uid: int | None = None) -> Path | None:
-    """Return the file of the user's bearer token by the WLCG discovery order, or ``None``. A token in ``BEARER_TOKEN`` itself is left
-    out: it has no file that can be replaced when it expires."""
+    """Return the file of the user's bearer token by the WLCG discovery order, or ``None``.
+
+    A token in ``BEARER_TOKEN`` itself is left out: it has no file that can be replaced when it expires.
+    """
     user = os.getuid() if uid is None else uid
     places = [environ.get("BEARER_TOKEN_FILE"), environ.get("SCITOKENS_FILE")]
     if runtime := environ.get("XDG_RUNTIME_DIR"):
@@ -125,8 +129,28 @@ def missing_permissions(token: Token) -> tuple[str, ...]:
 
 
 def accepted_audiences(collector: str | None) -> tuple[str, ...]:
-    """Return the audiences that a CE at this address accepts: its own ``host:port`` by default, ``condor://host`` as the WLCG profile
-    proposes, and the profile's wildcard."""
+    """Return the audiences that a CE at this address accepts.
+
+    Its own ``host:port`` by default, ``condor://host`` as the WLCG profile proposes, and the profile's wildcard.
+    """
     address = collector or ""
     host = address.rsplit(":", 1)[0]
     return (address, f"condor://{host}", f"condor://{address}", ANY_AUDIENCE)
+
+
+def complaints(token: Token, ce: str | None = None, *, now: float | None = None) -> list[str]:
+    """Return in words what the token itself says against being accepted: expired, for another audience, without a scope.
+
+    ``ce``: the address of the CE that it is for, when it is for one.
+    """
+    said = []
+    moment = time.time() if now is None else now
+    if token.expires is not None and token.expires <= moment:
+        ago = show_duration(moment - token.expires)
+        said.append(f"the token expired {ago} ago")
+    if ce is not None and token.bearer and token.audiences and not set(token.audiences) & set(accepted_audiences(ce)):
+        said.append(f"the token is for {', '.join(token.audiences)}, and this CE is {ce}")
+    missing = missing_permissions(token)
+    if missing:
+        said.append(f"the token lacks {', '.join(missing)}")
+    return said

@@ -18,6 +18,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TextIO
@@ -33,6 +34,7 @@ _PR_SET_PDEATHSIG = 1
 def main() -> int:
     """Serve requests until standard input ends."""
     _die_with_parent()
+    os.umask(0o077)
     answers = _private_stdout()
     operations = Operations(answers)
     for line in sys.stdin:
@@ -40,7 +42,7 @@ def main() -> int:
         answer: dict[str, Any] = {"id": request["id"]}
         try:
             answer["ok"] = operations.run(request["id"], request["op"], request["args"])
-        except Exception as error:  # noqa: BLE001  every failure of the bindings is an answer
+        except Exception as error:
             answer["error"], answer["type"] = str(error), type(error).__name__
         answer["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         _send(answers, answer)
@@ -80,6 +82,7 @@ class Operations:
             "version": self._version,
             "locate": self._locate,
             "ping": self._ping,
+            "ping_collector": self._ping_collector,
             "collector": self._collector,
             "query": self._query,
             "history": self._history,
@@ -101,6 +104,9 @@ class Operations:
         pool = htcondor2.Collector(collector) if collector else htcondor2.Collector()
         kind = htcondor2.DaemonType.Schedd
         ad = pool.locate(kind, name) if name else pool.locate(kind)
+        if ad is None:
+            known = sorted(str(one["Name"]) for one in pool.query(htcondor2.AdType.Schedd, "true", ["Name"]))
+            raise LookupError(f"no schedd named {name!r} in {collector}; there are: {', '.join(known) or 'none'}")
         return {key: str(ad[key]) for key in ("MyAddress", "Name", "CondorVersion") if key in ad}
 
     def _ping(self, schedd: Mapping[str, str], permission: str) -> dict[str, object]:
@@ -108,6 +114,12 @@ class Operations:
 
         ad = htcondor2.ping(_ad(schedd), permission)
         return {str(key): _plain(ad.get(key)) for key in ad}
+
+    def _ping_collector(self, collector: str) -> dict[str, object]:
+        host, _, port = collector.rpartition(":") if ":" in collector else (collector, "", "9618")
+        number = str(socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][4][0])
+        place = f"[{number}]" if ":" in number else number
+        return self._ping({"MyAddress": f"<{place}:{port}>", "MyType": "Collector"}, "READ")
 
     def _collector(self, collector: str | None, constraint: str, projection: Sequence[str]) -> int:
         import htcondor2
@@ -128,7 +140,7 @@ class Operations:
         description: Mapping[str, str],
         columns: Sequence[str],
         items: Sequence[Sequence[str]],
-        spool: bool,  # noqa: FBT001  a field of the request
+        spool: bool,
     ) -> dict[str, int]:
         import htcondor2
 

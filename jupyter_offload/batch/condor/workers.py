@@ -1,7 +1,7 @@
 """The workers of one schedd: a reader, a writer and movers, all of one identity, started on demand and ended when idle.
 
-A long transfer must not delay a look at the queue, and a look must not delay a cancellation; so there are roles. A changed token makes a new
-identity and new workers: a process whose token was swapped goes on as the previous user for as long as its security session lives.
+A long transfer must not delay a look at the queue, and a look must not delay a cancellation; so there are roles. A changed token makes
+a new identity and new workers: a process whose token was swapped goes on as the previous user for as long as its security session lives.
 """
 
 from __future__ import annotations
