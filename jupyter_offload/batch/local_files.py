@@ -143,17 +143,31 @@ def read_chunk(spool: Spool, handle: Handle, file: str, offset: int, limit: int)
     ended = os.path.exists(spool.state(group, handle.index, "end"))  # before the file: it grows no more after that
     if os.path.exists(spool.state(group, handle.index, "gone")) or not os.path.exists(spool.group(group)):
         raise _unknown(handle)
+    path = f"{spool.folder(group, handle.index)}/work/{file}"
     try:
-        descriptor = os.open(
-            f"{spool.folder(group, handle.index)}/work/{file}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        )
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return Chunk(b"", offset, ended)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _replaced(handle, file) from None
+        raise
     try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _replaced(handle, file)
         data = os.pread(descriptor, limit, offset)
-        return Chunk(data, offset, ended and offset + len(data) >= os.fstat(descriptor).st_size)
+        return Chunk(data, offset, ended and offset + len(data) >= status.st_size)
     finally:
         os.close(descriptor)
+
+
+def _replaced(handle: Handle, file: str) -> BatchNotFound:
+    return BatchNotFound(
+        f"task {handle.index} replaced {file!r} by something that is not a plain file",
+        hint="Let the task write to its standard output.",
+        job_id=handle.job_id,
+    )
 
 
 def _unknown(handle: Handle) -> BatchNotFound:

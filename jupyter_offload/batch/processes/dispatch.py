@@ -14,15 +14,27 @@ import os
 import signal
 import sys
 
-from .spool import Entry, Spool, read_record, remove_file, remove_tree
+from .spool import Entry, Spool, read_record, remove_file, remove_tree, write_record
 
-__all__ = ["LOCK_DESCRIPTOR", "NUDGE", "launch", "requeue", "run_pass", "set_aside_if_gone", "sweep"]
+__all__ = [
+    "LOCK_DESCRIPTOR",
+    "MOST_FALSE_STARTS",
+    "NUDGE",
+    "launch",
+    "requeue",
+    "run_pass",
+    "set_aside_if_gone",
+    "sweep",
+]
 
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from processes.supervise import main; main(sys.argv[2:])"
 """Finds this package without its parents, whose import would cost more than the start of the supervisor."""
 
 NUDGE = signal.SIGURG
 """Wakes a supervisor up. Ignored by default, so that it harms no one who does not expect it (yet)."""
+
+MOST_FALSE_STARTS = 5
+"""A task whose supervisor ended this often in a row before it began is not tried again."""
 
 LOCK_DESCRIPTOR = 3
 """Where a supervisor finds its task's lock, already held: so there is no moment in which a started task has no lock."""
@@ -45,7 +57,7 @@ def run_pass(spool: Spool, environ: dict[str, str], now: float, boot: str) -> li
             if claim is None:
                 used += min(entry.cpus, slots)
             elif claim >= 0:
-                if _settled(spool, entry):
+                if _settled(spool, entry, now):
                     os.close(claim)
                     continue
                 started.append(launch(spool, entry, "recover", claim, environ, boot))
@@ -83,15 +95,25 @@ def _is_final(spool: Spool, entry: Entry) -> bool:
     return any(os.path.exists(spool.state(entry.group, entry.index, what)) for what in ("end", "gone"))
 
 
-def _settled(spool: Spool, entry: Entry) -> bool:
+def _settled(spool: Spool, entry: Entry, now: float) -> bool:
     """Put right a running entry without a supervisor that needs no supervisor to be put right."""
     if _is_final(spool, entry):
         remove_file(f"{spool.running}/{entry.name}")
         return True
-    if not os.path.exists(spool.state(entry.group, entry.index, "run")):  # killed before the script could start
+    if os.path.exists(spool.state(entry.group, entry.index, "run")):
+        return False
+    # Killed before the script could start: as if nothing had been, unless that is the rule (no memory, no disk, a broken Python).
+    known = read_record(spool.state(entry.group, entry.index, "false"))
+    starts = int(known["starts"]) + 1 if known else 1
+    if starts < MOST_FALSE_STARTS:
+        write_record(spool.state(entry.group, entry.index, "false"), {"starts": str(starts)})
         os.rename(f"{spool.running}/{entry.name}", f"{spool.queue}/{entry.name}")
         return True
-    return False
+    reason = f"its supervisor could not begin, {starts} times: see {spool.root}/supervisors.log"
+    end = {"verdict": "failed", "reason": reason, "attempts": "0", "finished": repr(now)}
+    write_record(spool.state(entry.group, entry.index, "end"), end)
+    remove_file(f"{spool.running}/{entry.name}")
+    return True
 
 
 def requeue(spool: Spool, entry: Entry) -> None:

@@ -90,8 +90,11 @@ def recover(task: Task) -> None:
     task.run_record = record
     task.attempts = int(record["attempts"])
     write_record(task.state("run"), {**record, "recovered": "yes"})
-    restarted = record["boot"] != task.boot
-    reason = "the machine restarted while it ran" if restarted else "its supervisor vanished while it ran"
+    reason = "its supervisor vanished while it ran"
+    if record["boot"] != task.boot:
+        reason = "the machine restarted while it ran"
+    elif record["namespace"] != procfs.namespace():
+        reason = "the container restarted while it ran"
     _end_marked(task)
     cancel = read_record(task.state("cancel"))
     if cancel:

@@ -19,6 +19,7 @@ __all__ = [
     "identity",
     "marked",
     "memory_bytes",
+    "namespace",
     "resident_bytes",
     "send",
 ]
@@ -38,12 +39,17 @@ def boot_id() -> str:
         return stream.read().strip()
 
 
+def namespace() -> str:
+    """Return the name of the pid namespace (pid_namespaces(7)) of this process: another one in another container."""
+    return os.readlink("/proc/self/ns/pid")
+
+
 def identity(pid: int, boot: str | None = None) -> Identity | None:
     """Return who ``pid`` is now; None when there is no such process or it has ended and only waits to be reaped."""
     fields = _stat(pid)
     if fields is None or fields[0] in ("Z", "X"):
         return None
-    return pid, int(fields[19]), boot or boot_id(), os.readlink("/proc/self/ns/pid")
+    return pid, int(fields[19]), boot or boot_id(), namespace()
 
 
 def _stat(pid: int) -> list[str] | None:

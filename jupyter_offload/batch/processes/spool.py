@@ -14,6 +14,7 @@
         state/<index>.lock            flock: held by the supervisor for as long as it lives, so that no pid need be believed
         state/<index>.run             who runs it, written before the script starts
         state/<index>.again           how often it had started before it went back to the queue, and why
+        state/<index>.false               how often in a row its supervisor did not even begin
         state/<index>.cancel          the reason of a wish to end it
         state/<index>.end             how it ended; final
         state/<index>.gone            removed; final
@@ -91,7 +92,7 @@ class Spool:
         return f"{self.jobs}/{group}"
 
     def state(self, group: str, index: int, what: str) -> str:
-        """Return the path of a task's ``lock``, ``run``, ``again``, ``cancel``, ``end`` or ``gone``."""
+        """Return the path of a task's ``lock``, ``run``, ``again``, ``false``, ``cancel``, ``end`` or ``gone``."""
         return f"{self.jobs}/{group}/state/{index}.{what}"
 
     def folder(self, group: str, index: int) -> str:
