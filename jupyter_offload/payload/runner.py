@@ -1290,6 +1290,9 @@ def flush_output() -> None:
 # ------------------------------------------------------------------------------------------------------------------- 7. Work
 
 
+_MAGIC = re.compile(r"\s*(%|!|\?)|.*\?\s*$")
+
+
 class Child:
     """What the forked process does: values in, run, values out, and one last message ``done``."""
 
@@ -1342,7 +1345,16 @@ class Child:
 
     def _fault(self, raised: BaseException) -> dict[str, Any] | None:
         if not isinstance(raised, SystemExit):
-            return exception_fault(raised, self._modules)
+            found = exception_fault(raised, self._modules)
+            if (
+                isinstance(raised, SyntaxError)
+                and self._shell.ipython_version is None
+                and _MAGIC.match(raised.text or "")
+            ):
+                found["hint"] = (
+                    "Magics need IPython where the job runs: add --pip ipython, or choose an image that has it."
+                )
+            return found
         if raised.code is None or raised.code == 0:
             return None
         if not isinstance(raised.code, int):

@@ -45,7 +45,6 @@ _SECRETS = f"{PRIVATE}/secrets"
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _LABEL = re.compile(r"[^A-Za-z0-9._-]+")
-_LONGEST = {"request": 256 * 1024}
 
 
 @dataclass(frozen=True)
@@ -181,6 +180,9 @@ def build_work(
     resources = _merge(request.resources, defaults or Resources())
     for pattern in request.fetch:
         check_path(pattern)
+    for requirement in request.pip:
+        if re.fullmatch(r"[A-Za-z0-9][^\x00-\x1f]*", requirement) is None:
+            raise UsageError(f"--pip: {requirement!r} is not a requirement", hint='Write it as in --pip "uproot>=5".')
     name = f"offload-{request.id[:16]}"
     container: dict[str, Any] = {
         "name": "main",

@@ -165,7 +165,7 @@ def test_a_notebook_comes_back_executed(tmp_path: Path) -> None:
         ["display_data"],
     ]
     assert code[0].outputs[0].text == "one\n"
-    assert code[1].outputs[0].text == "old"
+    assert code[1].outputs[0].text == ["old"]
     assert code[3].outputs[1].data["text/plain"] == "42"
     progress = [event for event in done.events if event["offload"] == "progress"]
     assert [(event["done"], event["total"]) for event in progress] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
