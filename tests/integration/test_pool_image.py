@@ -331,6 +331,8 @@ def test_fast_and_default_are_switched_while_it_runs(fault_pool: Pool) -> None:
     subprocess.run([COMMAND, "config", "default", "--name", fault_pool.name], check=True, timeout=120)
     try:
         assert interval() == "60"
+        fault_pool.restart("cm")
+        assert interval() == "60", "a restarted node forgot the switch"
     finally:
         subprocess.run([COMMAND, "config", "fast", "--name", fault_pool.name], check=True, timeout=120)
     assert interval() == "1"

@@ -174,10 +174,14 @@ class Pool:
         """SIGKILL one daemon (e.g. condor_schedd); condor_master starts it again after a few seconds."""
         self.exec(node, "pkill", "-KILL", "-x", daemon)
 
-    def restart_schedd(self, node: str = "ap") -> None:
-        """Restart the submit node (or ce) as a whole: its daemons come back with new addresses. Returns when it is healthy."""
+    def restart(self, node: str) -> None:
+        """Restart a node as a whole: its daemons come back at new addresses behind the same IP. Returns when it is healthy."""
         self.engine("restart", "-t", "5", self.container(node))
         self.await_healthy(node)
+
+    def restart_schedd(self) -> None:
+        """Restart the submit node. A client has to ask the collector again where the schedd is."""
+        self.restart("ap")
 
     def await_healthy(self, node: str, seconds: float = 60) -> None:
         """Return when the node's health check passes; an AssertionError with what it says otherwise."""
