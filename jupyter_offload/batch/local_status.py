@@ -111,7 +111,8 @@ class Look:
         if task in self.running:
             return self._running_status(handle, self.running[task], cancelled=f"{handle.index}.cancel" in names)
         if task in self.queue:
-            return self._queued_status(handle, self.queue[task])
+            again = self._read(handle, "again") if f"{handle.index}.again" in names else None
+            return self._queued_status(handle, self.queue[task], again)
         return Status(handle, State.PREPARING)
 
     def _read(self, handle: Handle, what: str) -> Record | None:
@@ -135,12 +136,13 @@ class Look:
             started=float(run["started"]),
         )
 
-    def _queued_status(self, handle: Handle, entry: Entry) -> Status:
-        again = self._read(handle, "again")
+    def _queued_status(self, handle: Handle, entry: Entry, again: Record | None) -> Status:
         before = self._places[entry.task]
         words = [again["reason"]] if again else []
-        words += [f"{before} {'task is' if before == 1 else 'tasks are'} before it in the queue"] if before else []
-        words += [self._crowding(entry)] if self._crowding(entry) else []
+        if before:
+            words.append(f"{before} {'task is' if before == 1 else 'tasks are'} before it in the queue")
+        if entry.cpus > self._slots:
+            words.append(self._crowding(entry))
         return Status(handle, State.QUEUED, reason="; ".join(words), attempts=int(again["attempts"]) if again else 0)
 
     def _crowding(self, entry: Entry) -> str:
