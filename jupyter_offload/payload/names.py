@@ -45,7 +45,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """A module that the cell imports anywhere: ``module`` is the top-level one, ``path`` the dotted path."""
+    """A module that the cell imports anywhere that can be reached: ``module`` is the top-level one, ``path`` the dotted path."""
 
     module: str
     path: str
@@ -89,22 +89,24 @@ def free_names(source: str) -> Names:
             hint=f"Mend line {line} of the cell.",
             line=line,
         ) from error
-    nodes = list(ast.walk(tree))
-    effects = frozenset(name for node in nodes if isinstance(node, ast.Global) for name in node.names)
-    ledger = Ledger(
-        effects=effects,
-        once=bound_once(nodes) if effects else frozenset(),  # only then can a call bind a global name
-        lazy_annotations=any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in nodes),
-    )
+    walrus = ":=" in source
+    effects: frozenset[str] = frozenset()
+    once: frozenset[str] = frozenset()
+    if "global" in source:  # only then can a call bind a global name
+        nodes = list(ast.walk(tree))
+        effects = frozenset(name for node in nodes if isinstance(node, ast.Global) for name in node.names)
+        once = bound_once(nodes)
+    lazy = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+    ledger = Ledger(effects=effects, once=once, lazy_annotations=lazy, walrus=walrus)
     walker = Statements(ledger, Scope("module"))
     walker.statements(tree.body)
     ledger.finish(walker.settled, walker.touched)
-    found = bindings(tree.body)
+    found = bindings(tree.body, walrus=walrus)
     return Names(
         loads=_loads(ledger),
         stores=tuple(sorted((found.names | ledger.touched) - {STAR} - {n for n in ledger.touched if "@" in n})),
         deletes=tuple(sorted(found.deleted)),
-        imports=_imports(nodes),
+        imports=_imports(ledger),
         blind=tuple(Blind(line, construct) for line, construct in sorted(set(walker.blind))),
     )
 
@@ -128,24 +130,9 @@ def _loads(ledger: Ledger) -> tuple[Load, ...]:
     return tuple(sorted(best.values(), key=lambda load: first[load.name]))
 
 
-def _imports(nodes: list[ast.AST]) -> tuple[Import, ...]:
+def _imports(ledger: Ledger) -> tuple[Import, ...]:
+    """Return each imported path once, at its first line."""
     found: dict[str, Import] = {}
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            paths = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # `from a import b` may mean the module a.b: the caller looks whether there is one
-            paths = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names if alias.name != STAR)]
-        elif isinstance(node, ast.Call) and _imports_by_name(node):
-            value = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
-            paths = [value] if isinstance(value, str) else []
-        else:
-            continue
-        for path in paths:
-            found.setdefault(path, Import(path.partition(".")[0], path, getattr(node, "lineno", 1)))
-    return tuple(sorted(found.values(), key=lambda item: item.line))
-
-
-def _imports_by_name(node: ast.Call) -> bool:
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
-    return name in ("import_module", "__import__") and len(node.args) > 0
+    for line, path in sorted(ledger.imports):
+        found.setdefault(path, Import(path.partition(".")[0], path, line))
+    return tuple(found.values())

@@ -120,7 +120,7 @@ class Expressions:
 
     def summarise(self, node: Function, statements: list[ast.stmt]) -> Body:
         """Return what calling `node` reads; its decorators, defaults and annotations are the caller's."""
-        found = bindings(node.body if isinstance(node, FUNCTIONS) else [node.body])
+        found = bindings(node.body if isinstance(node, FUNCTIONS) else [node.body], walrus=self.ledger.walrus)
         names = (found.names | {arg.arg for arg in arguments(node.args)}) - found.globals - found.nonlocals
         child = type(self)(self.ledger, self.scope.child("function", names, found.globals), [])
         child.annotations_run = False
@@ -177,12 +177,12 @@ class Expressions:
             return
         for name in node._fields:
             value = getattr(node, name, None)
-            if isinstance(value, ast.AST):
-                self.visit(value)
-            elif isinstance(value, list):
+            if isinstance(value, list):
                 for item in value:
                     if isinstance(item, ast.AST):
                         self.visit(item)
+            elif isinstance(value, ast.AST) and value._fields:
+                self.visit(value)
 
     def visit_all(self, nodes: Iterable[ast.AST]) -> None:
         """Walk nodes in order."""
@@ -286,8 +286,8 @@ class Expressions:
         """Walk a comprehension in its own scope; the first iterable only if `first`."""
         outer = self.scope
         names = bindings([generator.target for generator in node.generators]).names
-        again = bindings([node]).names
-        self.touched |= {key for name in again if (key := self._walrus_key(name))}
+        if self.ledger.walrus:
+            self.touched |= {key for name in bindings([node]).names if (key := self._walrus_key(name))}
         self.scope = outer.child("comprehension", names)
         with self.perhaps():
             for index, generator in enumerate(node.generators):
@@ -331,6 +331,7 @@ class Expressions:
             self.visit(function)
         self.call_arguments(node)
         self.hidden(node)
+        self.imported_by_name(node)
         if self.sink is not None and isinstance(function, ast.Name):
             return  # the ledger follows the call when this body is entered
         for body in bodies:
@@ -359,6 +360,14 @@ class Expressions:
             self.visit_all(node.args)
         for keyword in node.keywords:
             self.visit(keyword.value)
+
+    def imported_by_name(self, node: ast.Call) -> None:
+        """Note the module of ``importlib.import_module("a.b")``."""
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+        if name in ("import_module", "__import__") and node.args and isinstance(node.args[0], ast.Constant):
+            path = node.args[0].value
+            if isinstance(path, str) and not path.startswith("."):
+                self.ledger.imports.append((node.lineno, path))
 
     # strings
 

@@ -71,11 +71,13 @@ class Ledger:
     effects: frozenset[str] = frozenset()
     once: frozenset[str] = frozenset()
     lazy_annotations: bool = False
+    walrus: bool = True
+    imports: list[tuple[int, str]] = field(default_factory=list)
     places: dict[tuple[str, int], Place] = field(default_factory=dict)
     bodies: dict[str, list[Body]] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
     live: set[str] = field(default_factory=set)
-    entered: set[int] = field(default_factory=set)
+    entered: set[Body] = field(default_factory=set)
 
     def read(
         self, name: str, node: ast.AST, settled: set[str], touched: set[str], *, guarded: bool, late: bool, maybe: bool
@@ -104,15 +106,15 @@ class Ledger:
         *,
         guarded: bool,
         late: bool,
-        seen: dict[tuple[int, bool, bool], list[set[str]]] | None = None,
+        seen: dict[tuple[Body, bool, bool], list[set[str]]] | None = None,
     ) -> None:
         """Record the reads of `body` and of what it calls, as it may run from now on; adds to `touched`."""
         seen = {} if seen is None else seen
-        before = seen.setdefault((id(body), guarded, late), [])
+        before = seen.setdefault((body, guarded, late), [])
         if any(known is settled or known <= settled for known in before):
             return
         before.append(settled)
-        self.entered.add(id(body))
+        self.entered.add(body)
         for use in body.uses:
             now = settled | use.settled if use.settled else settled
             is_guarded, is_late = guarded or use.guarded, late or use.late
@@ -128,7 +130,7 @@ class Ledger:
         """Enter what was defined and never mentioned: it may come back as an output and run later."""
         for bodies in list(self.bodies.values()):
             for body in bodies:
-                if id(body) not in self.entered:
+                if body not in self.entered:
                     self.enter(body, settled, touched, guarded=False, late=True)
 
     def circumstances(self, place: Place) -> int:

@@ -86,6 +86,12 @@ class Statements(Expressions):
 
     def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
         """Bind the imported names; a star may bind any."""
+        if isinstance(node, ast.Import):
+            self.ledger.imports += [(node.lineno, alias.name) for alias in node.names]
+        elif node.module and not node.level:
+            # `from a import b` may mean the module a.b: the caller looks whether there is one
+            paths = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names if alias.name != STAR)]
+            self.ledger.imports += [(node.lineno, path) for path in paths]
         for alias in node.names:
             if alias.name == STAR:
                 self.touched.add(STAR)
@@ -143,7 +149,7 @@ class Statements(Expressions):
     def _again(self, node: Loop) -> None:
         """From the second round on, what the loop binds may be bound."""
         self.touched |= self.ledger.effects
-        for name in bindings([node]).names:
+        for name in bindings([node], walrus=self.ledger.walrus).names:
             key = self.scope.key(name)
             if key is not None:
                 self.touched.add(key)
@@ -324,7 +330,7 @@ class Statements(Expressions):
         with_parameters = self._type_parameters(node)
         self.visit_all(node.bases)
         self.visit_all(node.keywords)
-        found = bindings(node.body)
+        found = bindings(node.body, walrus=self.ledger.walrus)
         outer, methods, run = self.scope, self.methods, self.annotations_run
         self.scope = outer.child("class", found.names - found.globals, found.globals, private=node.name)
         self.scope.unsettled = found.deleted

@@ -7,12 +7,13 @@ import asyncio
 import contextlib
 import inspect
 import io
+import itertools
 import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-FILE = "<cell>"
+RUNS = itertools.count()
 LINES = 2000
 POSITIONS = sys.version_info >= (3, 11)
 """Since Python 3.11 an instruction knows its columns, so that the places really reached can be told apart."""
@@ -37,12 +38,13 @@ class Run:
 def execute(source: str, namespace: dict[str, object], *, places: bool = False) -> Run:
     """Run `source` in `namespace` as a notebook does (top-level await allowed)."""
     run = Run()
+    filename = f"<cell {next(RUNS)}>"  # a generator left over by another run may end during this one
     budget = LINES
     positions: dict[types.CodeType, list[Place]] = {}
 
     def trace(frame: types.FrameType, event: str, arg: object) -> Callable[..., object] | None:
         nonlocal budget
-        if frame.f_code.co_filename != FILE:
+        if frame.f_code.co_filename != filename:
             return None
         frame.f_trace_opcodes = places and POSITIONS
         if event == "line":
@@ -60,7 +62,7 @@ def execute(source: str, namespace: dict[str, object], *, places: bool = False) 
             run.reached.add(positions[code][frame.f_lasti // 2])
         return trace
 
-    code = compile(source, FILE, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    code = compile(source, filename, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         before = sys.gettrace()
         sys.settrace(trace)
