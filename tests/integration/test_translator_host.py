@@ -199,6 +199,17 @@ def test_a_signal_to_the_whole_group_is_survived(tmp_path: Path) -> None:
     assert ran.framed() == b"ready\n"
 
 
+def test_a_helper_of_the_script_that_is_killed_does_not_hang_it(tmp_path: Path) -> None:
+    process = start(work(pod(shell("echo $PPID $$; echo ready; sleep 1000"))), tmp_path / "job")
+    seen = wait_for_log(process, b"ready\n")
+    helper, container = next(line for line in seen.splitlines() if line.replace(b" ", b"").isdigit()).split()
+    os.kill(int(helper), signal.SIGKILL)
+    ran = ended(process, tmp_path / "job", seen)
+    assert ran.states["main"] == ("terminated", 137, "Error")
+    state = Path(f"/proc/{int(container)}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_a_signal_before_the_containers_start(tmp_path: Path) -> None:
     options = Options(runtime="host", setup=("kill -TERM $$",))
     ran = run(work(pod(shell("echo ran"))), tmp_path / "job", options)

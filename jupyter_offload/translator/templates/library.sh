@@ -227,7 +227,9 @@ o_start() { # o_start <container>: in a process group of its own, with its outpu
     code=$?
     kill -KILL -- "-$pid" 2>/dev/null # what the container left behind, as a container engine does
     printf 'end %s %s\n' "$i" "$code" >&"$o_events"
+    exit "$code"
   ) &
+  o_helper[i]=$!
   o_now
   o_state[i]=running o_began[i]=$o_time o_open[i]=2
   o_tell
@@ -286,6 +288,12 @@ o_event() { # o_event <kind> <container> <value>: something a container's helper
   esac
 }
 
+o_helper_gone() { # o_helper_gone <container>: its helper ended; what it told may not have been read yet, or it was killed
+  wait "${o_helper[$1]}" 2>/dev/null
+  o_event end "$1" $?
+  [[ -z ${o_pid[$1]} ]] || kill -KILL -- "-${o_pid[$1]}" 2>/dev/null
+}
+
 o_check_time() { # deadline, signal, end of the grace period; how long one may sleep -> o_nap (milliseconds)
   o_clock
   if [[ -n $o_asked && -z $o_ending ]]; then
@@ -307,7 +315,7 @@ o_check_time() { # deadline, signal, end of the grace period; how long one may s
 }
 
 o_run() { # o_run <container>...: start these at once and return when all have ended
-  local i kind which value nap left files
+  local i nap left files line part=''
   o_running=("$@")
   for i; do o_start "$i"; done
   o_clock
@@ -315,12 +323,19 @@ o_run() { # o_run <container>...: start these at once and return when all have e
   while ((${#o_running[@]} > 0)); do
     o_check_time
     printf -v nap '%d.%03d' $((o_nap / 1000)) $((o_nap % 1000))
-    if IFS=' ' read -r -t "$nap" -u "$o_events" kind which value; then
-      o_event "$kind" "$which" "$value"
+    if IFS='' read -r -t "$nap" -u "$o_events" line; then
+      # shellcheck disable=SC2086 # three words of our own
+      o_event $part$line
+      part=''
+    else
+      part+=$line # the time was up in the middle of a line
     fi
     o_clock
     left=() files=()
     for i in "${o_running[@]}"; do
+      if [[ ${o_code[i]} == null ]] && ! kill -0 "${o_helper[i]}" 2>/dev/null; then
+        o_helper_gone "$i"
+      fi
       if [[ ${o_code[i]} != null ]] && ((o_open[i] == 0 || o_ms > o_patience[i])); then
         o_ended "$i"
       else
