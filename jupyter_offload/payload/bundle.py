@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class BundleWriter:
             self._header["limits"] = dict(limits)
         self._header["main"] = dict(main or {})
         self._parts: list[dict[str, Any]] = []
-        self._blobs: list[Sequence[Buffer] | Path] = []
+        self._blobs: list[Sequence[Buffer] | _Slice] = []
 
     def add(
         self,
@@ -92,47 +92,81 @@ class BundleWriter:
         meta: Mapping[str, Any] | None = None,
     ) -> Part:
         """Add a part: bytes, a sequence of buffers, or the path of a file. Raises `FileRefused` when the file cannot be read."""
-        blob: Sequence[Buffer] | Path = [data] if isinstance(data, (bytes, bytearray, memoryview)) else data
-        described = runner.describe_part(role, name, codec, _chunks(blob, name), meta or {})
+        blob = _blob(data, name)
+        described = runner.describe_part(role, name, codec, _chunks(blob), meta or {})
         self._parts.append(described)
         self._blobs.append(blob)
         return Part(**described)
 
+    def copy(self, bundle: Bundle, part: Part) -> None:
+        """Add a part of another bundle, which is read only when this one is closed; a wrong checksum shows then."""
+        entry = {key: value for key, value in asdict(part).items() if key != "offset"}
+        self._parts.append(entry)
+        self._blobs.append(_Slice(bundle.path, part.name, part.offset, part.size))
+
     def close(self, hmac_key: str | None = None) -> Path:
-        """Write the file with mode 0600, signed when there is a key; return its path."""
+        """Write the file with mode 0600, signed when there is a key; return its path.
+
+        A submission with pickled code in it carries cloudpickle along, without which that could not be opened there.
+        """
+        if "request" in self._header and any(part["meta"].get("python_bound") for part in self._parts):
+            known = {part["name"] for part in self._parts if part["role"] == "module"}
+            for name, path in cloudpickle_files().items():
+                if name not in known:
+                    self.add("module", name, "raw", path)
         header = {**self._header, "parts": self._parts}
         blobs = (_unchanged(blob, part) for blob, part in zip(self._blobs, self._parts, strict=True))
         runner.write_bundle(os.fspath(self._path), header, blobs, hmac_key)
         return self._path
 
 
-def _chunks(blob: Sequence[Buffer] | Path, name: str) -> Iterable[Buffer]:
-    if not isinstance(blob, Path):
-        return blob
-    return _file_chunks(blob, name)
+@dataclass(frozen=True)
+class _Slice:
+    """A file, or a piece of one."""
+
+    path: Path
+    name: str
+    offset: int = 0
+    size: int | None = None
 
 
-def _file_chunks(path: Path, name: str) -> Iterator[bytes]:
+def _blob(data: Buffer | Sequence[Buffer] | Path, name: str) -> Sequence[Buffer] | _Slice:
+    if isinstance(data, Path):
+        return _Slice(data, name)
+    return [data] if isinstance(data, (bytes, bytearray, memoryview)) else data
+
+
+def cloudpickle_files() -> dict[str, Path]:
+    """Return the source files of cloudpickle (pure Python) by the names under which they travel."""
+    import cloudpickle
+
+    folder = Path(cloudpickle.__file__).parent
+    return {f"cloudpickle/{path.name}": path for path in sorted(folder.glob("*.py"))}
+
+
+def _chunks(blob: Sequence[Buffer] | _Slice) -> Iterable[Buffer]:
+    return _file_chunks(blob) if isinstance(blob, _Slice) else blob
+
+
+def _file_chunks(piece: _Slice) -> Iterator[bytes]:
     try:
-        yield from runner.file_chunks(os.fspath(path))
+        yield from runner.file_chunks(os.fspath(piece.path), piece.offset, piece.size)
     except OSError as error:
-        raise FileRefused(
-            f"{name}: {error.strerror}", hint="Check the path and its permissions.", path=str(path)
-        ) from error
+        hint = "Check the path and its permissions."
+        raise FileRefused(f"{piece.name}: {error.strerror}", hint=hint, path=str(piece.path)) from error
 
 
-def _unchanged(blob: Sequence[Buffer] | Path, part: Mapping[str, Any]) -> Iterator[Buffer]:
-    if not isinstance(blob, Path):
+def _unchanged(blob: Sequence[Buffer] | _Slice, part: Mapping[str, Any]) -> Iterator[Buffer]:
+    if not isinstance(blob, _Slice):
         yield from blob
         return
     digest = hashlib.sha256()
-    for chunk in _file_chunks(blob, str(part["name"])):
+    for chunk in _file_chunks(blob):
         digest.update(chunk)
         yield chunk
     if digest.hexdigest() != part["sha256"]:
-        raise FileRefused(
-            f"{part['name']} changed while it was read", hint="Wait until nothing writes to it and submit again."
-        )
+        hint = "Wait until nothing writes to it and submit again."
+        raise FileRefused(f"{part['name']} changed while it was read", hint=hint, path=str(blob.path))
 
 
 class Bundle:

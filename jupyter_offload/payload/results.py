@@ -94,7 +94,8 @@ class Result:
     """nbformat outputs in the order in which they were made."""
     values: Values
     error: OffloadError | None
-    """Why the run failed: `RemoteError`, `MissingRemotePackage`, `JobFailed` …; ``None`` when the code ran to its end."""
+    """Why it is no success: `RemoteError`, `MissingRemotePackage`, `JobFailed` …, or the first problem with a value when the code itself
+    ran to its end. The other values are there all the same."""
     python: str
     """``major.minor`` of the remote Python."""
     host: str
@@ -118,8 +119,8 @@ def read_result(path: str | Path, key: str, *, max_bytes: int | None = None) -> 
     bundle = Bundle.open(path, hmac_key=key, max_bytes=max_bytes)
     main = bundle.main
     try:
-        error = from_json(main["error"]) if main.get("error") else None
         problems = {name: from_json(item) for name, item in main.get("problems", {}).items()}
+        error = from_json(main["error"]) if main.get("error") else next(iter(problems.values()), None)
         facts = dict(main["facts"])
         outputs = json.loads(bundle.read(bundle.of("outputs")[0]))
         notebooks = bundle.of("notebook")

@@ -1412,7 +1412,9 @@ class Child:
         limit = self._header.get("limits", {}).get("result_bytes")
         arrow = bool(self._main.get("arrow", True))
         total = 0
-        with open(os.path.join(self._folder, "values"), "wb", buffering=0) as stream:
+        path = os.path.join(self._folder, "values")
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(handle, "wb", buffering=0) as stream:
             for name, value in values.items():
                 try:
                     encoded = encode_value(value, name, arrow)
@@ -1952,14 +1954,12 @@ class Supervisor:
         )
 
     def _facts(self, ipython: str | None) -> dict[str, Any]:
-        import platform
-
         usage = self._usage
         return {
-            "python": platform.python_version(),
-            "implementation": platform.python_implementation(),
+            "python": sys.version.partition(" ")[0],
+            "implementation": sys.implementation.name,
             "ipython": ipython,
-            "host": platform.node(),
+            "host": os.uname().nodename,
             "started": self._started,
             "wall_seconds": time.time() - self._started,
             "cpu_seconds": usage.ru_utime + usage.ru_stime if usage else 0.0,

@@ -103,7 +103,7 @@ def split_bundle(
         )
         for part in bundle.parts:
             if part.role not in ("file", "secret"):
-                writer.add(part.role, part.name, part.codec, bundle.read(part), part.meta)
+                writer.copy(bundle, part)
         writer.close()
     return Split(request, key, tuple(files), secrets)
 

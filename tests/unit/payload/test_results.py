@@ -117,6 +117,7 @@ def test_code_of_another_python_is_refused_before_it_is_opened(tmp_path: Path) -
 def test_a_problem_with_one_value_is_raised_only_there(tmp_path: Path) -> None:
     problem = CannotEncode("b is a generator", hint="Make a list.").to_json()
     result = read_result(write(tmp_path, {"a": 1}, problems={"b": problem}), KEY)
+    assert isinstance(result.error, CannotEncode)
     assert set(result.values) == {"a", "b"}
     assert result.values["a"] == 1
     with pytest.raises(CannotEncode, match="generator"):
