@@ -223,6 +223,11 @@ class Capture:
         known = set(function.__code__.co_freevars) | {item.text for item in replaced}
         readable = "if True:\n" + text if text[0] in " \t" else text
         self._names(unit, readable, node, function.__globals__, known)
+        made = getattr(found.node, "name", unit.name)
+        reads_itself = any(isinstance(item, ast.Name) and item.id == made for item in ast.walk(found.node))
+        if reads_itself and made != unit.name and made in function.__globals__ and made not in known:
+            # the text binds that name, but the unit has another: what it calls by it is what the notebook has
+            self.bind(unit, made, function.__globals__[made], strong=False)
         unit.own = Part(dedented(text) or text, found.filename, first_line)
         unit.parts = self._definition(unit, found, text, first_line, cells)
         return True

@@ -5,6 +5,7 @@ that the function runs, so an edited file or a reused cell name is never sent by
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import linecache
@@ -14,7 +15,11 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jupyter_offload.payload.flow.scope import bindings
+
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+
+FUTURE = __future__.annotations.compiler_flag
 
 POSITIONS = sys.version_info >= (3, 11)
 """Since Python 3.11 a code object knows the columns of its instructions."""
@@ -38,7 +43,7 @@ class Found:
 def find_function(function: types.FunctionType) -> Found | None:
     """Return where `function` is written, or None when that cannot be told for sure."""
     code = function.__code__
-    parsed = _parse(code.co_filename)
+    parsed = _parse(code.co_filename, code.co_flags)
     if parsed is None or code not in parsed[1]:
         return None
     text, _, tree = parsed
@@ -62,21 +67,22 @@ def find_class(cls: type) -> Found | None:
 
     A class does not know its file, its methods do; without methods of its own the cells are searched.
     """
-    functions: list[types.FunctionType] = []
-    for value in vars(cls).values():
-        inner = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
-        functions += [inner] if isinstance(inner, types.FunctionType) else []
+    inner = [value.fget if isinstance(value, property) else value for value in vars(cls).values()]
+    inner = [getattr(value, "__func__", value) for value in inner]
+    functions = [value for value in inner if isinstance(value, types.FunctionType)]
     own = [item for item in functions if item.__qualname__ == f"{cls.__qualname__}.{item.__name__}"]
     codes = [item.__code__ for item in own if item.__code__.co_filename in linecache.cache]
     names = [code.co_filename for code in codes] or [name for name in list(linecache.cache) if _is_cell(name)]
     found = []
     for filename in dict.fromkeys(names):
-        parsed = _parse(filename)
+        parsed = _parse(filename, codes[0].co_flags if codes else 0)
         if parsed is None or not set(codes) <= parsed[1]:
             continue
-        for node in ast.walk(parsed[2]):
-            if isinstance(node, ast.ClassDef) and node.name == cls.__name__ and _may_be(node, cls, codes):
-                found.append(Found(node, parsed[0], filename))
+        found += [
+            Found(node, parsed[0], filename)
+            for node in ast.walk(parsed[2])
+            if isinstance(node, ast.ClassDef) and node.name == cls.__name__ and _may_be(node, cls, codes)
+        ]
     if found and len({ast.dump(place.node) for place in found}) == 1:
         return found[-1]
     return None
@@ -87,24 +93,28 @@ def _is_cell(filename: str) -> bool:
 
 
 def _may_be(node: ast.ClassDef, cls: type, codes: list[types.CodeType]) -> bool:
+    """Tell whether `node` can be where `cls` comes from: it has the methods, and none was put in later."""
+    found = bindings(node.body).names | {
+        item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
+    if any(not name.startswith("_") and name not in found for name in vars(cls)):
+        return False
     if codes:
         return all(node.lineno <= code.co_firstlineno <= (node.end_lineno or 0) for code in codes)
-    wanted = {name for name in vars(cls) if not name.startswith("__")}
-    bound = {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store)}
-    bound |= {item.name for item in ast.walk(node) if isinstance(item, (ast.FunctionDef, ast.ClassDef))}
-    return wanted <= bound | {name for name in wanted if name.startswith("_")}
+    return not any(isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) for item in node.body)
 
 
-def _parse(filename: str) -> tuple[str, set[types.CodeType], ast.Module] | None:
+def _parse(filename: str, code_flags: int) -> tuple[str, set[types.CodeType], ast.Module] | None:
     """Return a file's text, all code objects that it compiles to, and its tree.
 
     IPython compiles a cell statement by statement, a script is compiled whole, and the two give different code for a
-    call of an imported module's function; so both ways count.
+    call of an imported module's function; so both ways count. `code_flags` are those of the code that is looked for: a
+    ``from __future__`` import holds for the rest of an IPython session.
     """
     text = "".join(linecache.getlines(filename))
     if not text:
         return None
-    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | (code_flags & FUTURE)
     try:
         tree = ast.parse(text)
         units = [ast.Module([statement], []) for statement in tree.body]
