@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from parts.pool import Pool
 
 from jupyter_offload.batch.base import Batch, Handle, Submission
 from jupyter_offload.batch.condor.batch import CondorBatch
 from jupyter_offload.batch.condor.config import CondorConfig
 from jupyter_offload.batch.wire import Loopback
-from parts.pool import Pool
 
 pytest.register_assert_rewrite(f"{__package__}.batch_contract")
 from .batch_contract import BatchContract, Rig  # noqa: E402 (after the registration)

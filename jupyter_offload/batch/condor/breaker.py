@@ -33,6 +33,11 @@ class Breaker:
         self.since: float | None = None
         """Seconds since the epoch of the first failure in the present row."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are refused at present."""
+        return self._open_until > self._monotonic()
+
     def check(self) -> None:
         """Raise `SiteUnreachable` with ``since`` while the breaker is open."""
         left = self._open_until - self._monotonic()

@@ -10,6 +10,7 @@ Submissions that differ only in what is particular to a task share one descripti
 
 from __future__ import annotations
 
+import os
 import re
 import urllib.parse
 from collections.abc import Mapping
@@ -48,12 +49,12 @@ _RESERVED = re.compile(
 
 def encode(text: str) -> str:
     """Return ``text`` in letters, digits and ``-_.~%`` only; `decode` gives it back."""
-    return urllib.parse.quote(text, safe="", errors="surrogateescape")
+    return urllib.parse.quote(text, safe="", errors="surrogatepass")
 
 
 def decode(text: str) -> str:
     """Undo `encode`."""
-    return urllib.parse.unquote(text, errors="surrogateescape")
+    return urllib.parse.unquote(text, errors="surrogatepass")
 
 
 def quote(value: str | int | float | bool) -> str:
@@ -71,7 +72,7 @@ def quote(value: str | int | float | bool) -> str:
 
 def travel_name(name: str) -> str:
     """Return the name under which a file travels: its own, or ``%`` and the encoded one, which the job undoes."""
-    return name if _FILE.fullmatch(name) else "%" + encode(name)
+    return name if _FILE.fullmatch(name) else "%" + urllib.parse.quote_from_bytes(os.fsencode(name), safe="")
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,14 @@ def _names(submission: Submission) -> list[str]:
     return [*submission.inputs, *(name for names in submission.task_inputs for name in names)]
 
 
+def _is_file_name(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _add_gpus(lines: dict[str, str], submission: Submission) -> None:
     demand = submission.demand
     if demand.gpus:
@@ -235,7 +244,13 @@ def _check(submission: Submission) -> None:
     if _FILE.fullmatch(submission.script) is None:
         raise BadSubmit(f"{submission.script!r} is not a script's name", job_id=submission.job_id)
     for name in _names(submission):
-        if "/" in name or "\0" in name or name in ("", ".", "..", OUT, ERR) or len(name) > 200:
+        if (
+            "/" in name
+            or not _is_file_name(name)
+            or "\0" in name
+            or name in ("", ".", "..", OUT, ERR)
+            or len(name) > 200
+        ):
             raise BadSubmit(f"{name!r} is not the name of an input file", job_id=submission.job_id)
     for text in (submission.job_id, submission.attempt):
         if _HEX.fullmatch(text) is None:

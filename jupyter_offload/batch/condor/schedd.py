@@ -150,7 +150,7 @@ class Schedd:
             except SiteUnreachable:
                 # Its address may have changed with a restart.
                 self._location = None
-                if number == len(pauses) - 1:
+                if number == len(pauses) - 1 or self.breaker.is_open:
                     raise
         raise AssertionError(op)  # pragma: no cover
 

@@ -114,7 +114,6 @@ def status(handle: Handle, ad: Ad, *, skew: float = 0.0, history: bool = False, 
     completed = _completed(ad)
     finished = ad.get("CompletionDate") if completed else ad.get("EnteredCurrentStatus")
     begun = ad.get("JobCurrentStartDate") if starts(ad) else None
-    host = ad.get("RemoteHost") or ad.get("LastRemoteHost")
     return Status(
         handle=handle,
         state=state,
@@ -124,10 +123,19 @@ def status(handle: Handle, ad: Ad, *, skew: float = 0.0, history: bool = False, 
         attempts=starts(ad),
         exit_code=None if signalled or not completed else ad.get("ExitCode"),
         signal=ad.get("ExitSignal") if signalled and ended else None,
-        host=str(host).partition("@")[2] or str(host) if host else None,
+        host=_host(ad),
         started=None if begun is None else float(begun) - skew,
         finished=float(finished) - skew if ended and finished else None,
     )
+
+
+def _host(ad: Ad) -> str | None:
+    slot = ad.get("RemoteHost") or ad.get("LastRemoteHost")
+    if slot:
+        return str(slot).rpartition("@")[2]
+    # A CE does not show the node; the id behind it is what its administrators ask for.
+    routed = ad.get("RoutedToJobId")
+    return f"behind the CE (job {routed})" if routed and starts(ad) else None
 
 
 def _completed(ad: Ad) -> bool:
@@ -141,8 +149,8 @@ def _state(handle: Handle, ad: Ad, *, history: bool, spool: bool) -> tuple[State
         return _ended(handle, ad, history=history, spool=spool)
     if code == REMOVED:
         reason = str(ad.get("RemoveReason", "") or "removed")
-        if not history:
-            return State.CANCELLING, reason, "", ""
+        if not history and starts(ad):
+            return State.CANCELLING, reason, "", ""  # until the worker node has ended it
         return State.CANCELLED, reason, "Submit it again when this was not you.", "JobCancelled"
     if code == HELD:
         return _held(ad)
