@@ -68,7 +68,7 @@ class Assembled:
         await self.shared.close()
 
 
-async def assemble(
+def assemble(
     environ: Mapping[str, str], log: logging.Logger, *, published: Path | None = None, address: str = "127.0.0.1"
 ) -> Assembled:
     """Put everything together; nothing is owned before ``shared.open`` was called.

@@ -27,8 +27,8 @@ def choose(
 ) -> list[tuple[str, int]]:
     """Return the jobs to remove with the size of their folders.
 
-    Those that ended longer ago, and of the others the oldest until what stays is not larger than ``max_bytes``. Active jobs count to the size
-    and always stay. ``summaries`` come oldest end first.
+    Those that ended longer ago, and of the others the oldest until what stays is not larger than ``max_bytes``. Active jobs count to
+    the size and always stay. ``summaries`` come oldest end first.
     """
     if (older_than_seconds is not None and older_than_seconds < 0) or (max_bytes is not None and max_bytes < 0):
         raise UsageError("age and size must not be negative", hint="Such as: clean --older-than 30d --max-size 10GB.")

@@ -36,7 +36,7 @@ async def serve(log: logging.Logger, *, idle_seconds: float = IDLE_SECONDS, publ
     If another process owns them, tell kernels where it listens, and end.
     """
     path = published or default_path()
-    assembled = await assemble(os.environ, log, published=path)
+    assembled = assemble(os.environ, log, published=path)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -236,8 +236,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Finish the writes that are under way and release the file."""
-        while self._writing is not None:
-            await self._flushed()
-            await asyncio.sleep(0)
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
         await self.run(self._store.close)
         self._thread.shutdown()

@@ -21,6 +21,7 @@ from jupyter_offload.service.intake import Intake, result_path
 from jupyter_offload.service.ledger import Ledger
 from jupyter_offload.service.logs import Logs
 from jupyter_offload.service.manager import Manager
+from jupyter_offload.service.pause import stop
 from jupyter_offload.service.record import Record
 from jupyter_offload.service.service import Accepted, Check, Cleaned, JobList, Preview, SiteView
 from jupyter_offload.service.siteview import SiteBook, SiteEntry
@@ -236,7 +237,7 @@ class Local:
     async def close(self) -> None:
         """Stop owning. Jobs go on."""
         if self._retention is not None:
-            self._retention.cancel()
+            await stop([self._retention])
         await self._manager.close()
         for visit in self._book:
             await visit.entry.site.close()

@@ -7,7 +7,6 @@ its phase names.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -20,13 +19,16 @@ from jupyter_offload.service.cancel import Canceller
 from jupyter_offload.service.finish import Finisher
 from jupyter_offload.service.intake import Intake
 from jupyter_offload.service.ledger import Ledger
-from jupyter_offload.service.pause import Backoff
+from jupyter_offload.service.pause import Backoff, stop
 from jupyter_offload.service.record import Phase, Record, end_tasks, move
 from jupyter_offload.service.siteview import SiteBook, Visit
 from jupyter_offload.service.submit import Submitter
 from jupyter_offload.service.watch import Watcher
 
 __all__ = ["Manager"]
+
+TIDY_SECONDS = 1800.0
+"""How often a site is asked for what nobody waits for (a submission that broke off and turned up late)."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,16 @@ class Manager:
         workers.canceller.wake()
 
     async def _tidy(self, visit: Visit, workers: _Workers) -> None:
-        """Ask a site of which something is known what it still has, and remove what nobody waits for."""
-        try:
-            await self._book.info(visit)
-            await sweep(visit, self._ledger, busy=workers.submitter.is_doubtful, log=self._log)
-        except SiteError as error:
-            self._log.info("site %s was not tidied: %s", visit.name, error.message)
+        """Ask the site now and then what it still has, and remove what nobody waits for."""
+        while True:
+            try:
+                await self._book.info(visit)
+                await sweep(visit, self._ledger, busy=workers.submitter.is_doubtful, log=self._log)
+            except SiteError as error:
+                self._log.info("site %s was not tidied: %s", visit.name, error.message)
+            except Exception:
+                self._log.exception("tidying %s", visit.name)
+            await asyncio.sleep(TIDY_SECONDS)
 
     # -- what the service asks for ---------------------------------------------------------------------------------------------------
 
@@ -144,11 +150,7 @@ class Manager:
 
     async def close(self) -> None:
         """Stop. Jobs go on."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await stop(self._tasks)
 
 
 def _cancelling(record: Record, reason: str) -> Record:

@@ -1,11 +1,13 @@
-"""How long to wait before a site that did not answer is asked again: 1, 4, 16 s, then once a minute, and a loop that can be woken."""
+"""Loops that wait: before a site that did not answer is asked again (1, 4, 16 s, then once a minute), how to wake one, how to end one."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["Backoff", "Bell"]
+__all__ = ["Backoff", "Bell", "stop"]
 
 STEPS_SECONDS = (1.0, 4.0, 16.0, 60.0)
 JITTER = 0.1
@@ -14,14 +16,13 @@ JITTER = 0.1
 class Backoff:
     """The pauses after failures in a row. ``rng`` spreads them by ±10 %, so that many services do not ask in step."""
 
-    def __init__(self, rng: random.Random, steps: tuple[float, ...] = STEPS_SECONDS) -> None:
+    def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._steps = steps
         self._failures = 0
 
     def failed(self) -> float:
         """Count a failure; return the pause before the next try, in seconds."""
-        pause = self._steps[min(self._failures, len(self._steps) - 1)]
+        pause = STEPS_SECONDS[min(self._failures, len(STEPS_SECONDS) - 1)]
         self._failures += 1
         return pause * self._rng.uniform(1 - JITTER, 1 + JITTER)
 
@@ -48,3 +49,15 @@ class Bell:
             return False
         self._event.clear()
         return True
+
+
+async def stop(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait for their end, whatever they end with.
+
+    They are cancelled until they end: up to Python 3.11 `asyncio.wait_for` loses a cancellation that comes together with its result.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)

@@ -20,6 +20,7 @@ from jupyter_offload.service.connection import Connection
 from jupyter_offload.service.folders import Folders
 from jupyter_offload.service.lease import BEAT_SECONDS, Lease
 from jupyter_offload.service.local import Local
+from jupyter_offload.service.pause import stop
 from jupyter_offload.service.remote import Remote
 from jupyter_offload.service.service import Accepted, Check, Cleaned, JobList, OffloadService, Preview, SiteView
 from jupyter_offload.sites.base import FileEntry, LogChunk
@@ -255,9 +256,7 @@ class Shared:
     async def close(self) -> None:
         """Stop owning or forwarding. Jobs go on."""
         if self._loop is not None:
-            self._loop.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._loop
+            await stop([self._loop])
         local, self._local = self._local, None
         await self._switch(None)
         if local is not None:

@@ -50,6 +50,7 @@ class Watcher:
         self._wall = wall
         self._log = log
         self._bell = Bell()
+        self._told_stale = True  # an earlier service may have
 
     def wake(self) -> None:
         """Tell that there is something to watch."""
@@ -99,10 +100,13 @@ class Watcher:
 
     async def _answered(self) -> None:
         self._book.answered(self._visit)
-        await self._ledger.change(self._mine(), lambda record: _stale_since(record, None))
+        if self._told_stale:
+            self._told_stale = False
+            await self._ledger.change(self._mine(), lambda record: _stale_since(record, None))
 
     async def _stale(self, error: OffloadError) -> None:
         self._book.went_stale(self._visit, error)
+        self._told_stale = True
         await self._ledger.change(self._mine(), lambda record: _stale_since(record, self._visit.stale_since))
 
     def _mine(self) -> list[str]:
