@@ -24,7 +24,13 @@ RAW_SUBMIT = Path(__file__).resolve().parents[1] / "parts" / "raw_submit.py"
 
 
 def run_job(
-    at: Address, token_folder: Path | None, script: str, *, seconds: float = 60, **submit: str
+    at: Address,
+    token_folder: Path | None,
+    script: str,
+    *,
+    seconds: float = 60,
+    security: dict[str, str] | None = None,
+    **submit: str,
 ) -> dict[str, Any]:
     order = {
         "collector": at.collector,
@@ -33,10 +39,10 @@ def run_job(
         "script": script,
         "submit": submit,
         "seconds": seconds,
+        "security": security or {},
     }
-    done = subprocess.run(
-        [sys.executable, str(RAW_SUBMIT)], input=json.dumps(order), capture_output=True, text=True, timeout=seconds + 60
-    )
+    argv = [sys.executable, str(RAW_SUBMIT)]
+    done = subprocess.run(argv, input=json.dumps(order), capture_output=True, text=True, timeout=seconds + 60)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
@@ -114,36 +120,50 @@ def _healthcheck(pool: Pool, container: str) -> str:
 # security
 
 
-def test_nobody_submits_without_a_token(pool: Pool) -> None:
-    answer = run_job(pool.ap, None, "true")
-    assert "error" in answer, f"submitted without any credential: {answer}"
+WITHOUT_A_TOKEN = [
+    {},
+    {"SEC_CLIENT_AUTHENTICATION": "NEVER"},
+    {"SEC_CLIENT_AUTHENTICATION_METHODS": "ANONYMOUS"},
+    {"SEC_CLIENT_AUTHENTICATION_METHODS": "CLAIMTOBE", "SEC_CLAIMTOBE_USER": "alice"},
+    {"SEC_CLIENT_AUTHENTICATION_METHODS": "FS, PASSWORD, SSL"},
+]
+
+
+@pytest.mark.parametrize("security", WITHOUT_A_TOKEN, ids=lambda s: ",".join(s.values()) or "no token")
+def test_nobody_submits_without_a_token(pool: Pool, security: dict[str, str]) -> None:
+    for address in (pool.ap, pool.ce):
+        answer = run_job(address, None, "true", security=security)
+        assert "error" in answer, f"submitted to {address} without any credential: {answer}"
+
+
+def token_folder(path: Path, text: str) -> Path:
+    path.mkdir(mode=0o700)
+    (path / "token").write_text(text + "\n")
+    (path / "token").chmod(0o600)
+    return path
 
 
 def test_a_token_of_another_key_is_refused(pool: Pool, tmp_path: Path) -> None:
     head, body, signature = pool.token("alice").split(".")
-    forged = tmp_path / "forged"
-    forged.mkdir(mode=0o700)
     flipped = ("A" if signature[0] != "A" else "B") + signature[1:]
-    (forged / "token").write_text(".".join([head, body, flipped]) + "\n")
-    (forged / "token").chmod(0o600)
-    assert "error" in run_job(pool.ap, forged, "true")
+    answer = run_job(pool.ap, token_folder(tmp_path / "forged", f"{head}.{body}.{flipped}"), "true")
+    assert "Failed to authenticate" in answer["error"]
 
 
 def test_a_token_for_reading_does_not_submit(pool: Pool, tmp_path: Path) -> None:
-    folder = tmp_path / "read"
-    folder.mkdir(mode=0o700)
-    (folder / "token").write_text(pool.token("alice", scopes=["READ"]) + "\n")
-    (folder / "token").chmod(0o600)
-    assert "error" in run_job(pool.ap, folder, "true")
+    answer = run_job(pool.ap, token_folder(tmp_path / "read", pool.token("alice", scopes=["READ"])), "true")
+    assert "DENIED" in answer["error"]
+
+
+def test_a_token_of_another_domain_does_not_submit(pool: Pool, tmp_path: Path) -> None:
+    answer = run_job(pool.ap, token_folder(tmp_path / "other", pool.token("alice@elsewhere.example")), "true")
+    assert "DENIED" in answer["error"]
 
 
 def test_an_execute_node_holds_no_signing_key_and_its_token_cannot_submit(pool: Pool, tmp_path: Path) -> None:
     assert pool.exec("ep1", "ls", "-A", "/etc/condor/passwords.d").split() == []
-    folder = tmp_path / "execute"
-    folder.mkdir(mode=0o700)
-    (folder / "token").write_text(pool.exec("ep1", "cat", "/etc/condor/tokens.d/execute"))
-    (folder / "token").chmod(0o600)
-    assert "error" in run_job(pool.ap, folder, "true")
+    token = pool.exec("ep1", "cat", "/etc/condor/tokens.d/execute").strip()
+    assert "DENIED" in run_job(pool.ap, token_folder(tmp_path / "execute", token), "true")["error"]
 
 
 def test_a_job_reads_neither_token_nor_key(pool: Pool) -> None:
@@ -287,10 +307,6 @@ def test_the_route_translates_the_ce_words(pool: Pool) -> None:
     assert lines == {"RequestCpus": "2", "RequestMemory": "300", "AllowedExecuteDuration": "420"}, answer
 
 
-def test_nobody_submits_to_the_ce_without_a_token(pool: Pool) -> None:
-    assert "error" in run_job(pool.ce, None, "true")
-
-
 def test_the_ce_holds_what_no_route_takes(fault_pool: Pool) -> None:
     fault_pool.configure("CE_IDLE_HOLD_SECONDS=3", "JOB_ROUTER_SOURCE_JOB_CONSTRAINT=false", node="ce")
     try:
@@ -395,15 +411,12 @@ def test_a_killed_schedd_is_started_again(fault_pool: Pool) -> None:
     fault_pool.await_healthy("ap", seconds=90)
 
 
-def test_a_token_expires(fault_pool: Pool, tmp_path: Path) -> None:
-    folder = tmp_path / "old"
-    folder.mkdir(mode=0o700)
-    (folder / "token").write_text(fault_pool.token("alice", lifetime=1) + "\n")
-    (folder / "token").chmod(0o600)
-    claims = json.loads(base64.urlsafe_b64decode((folder / "token").read_text().split(".")[1] + "=="))
+def test_a_token_expires(pool: Pool, tmp_path: Path) -> None:
+    token = pool.token("alice", lifetime=1)
+    claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
     while time.time() <= claims["exp"] + 1:  # HTCondor compares whole seconds
         time.sleep(0.1)
-    assert "error" in run_job(fault_pool.ap, folder, "true")
+    assert "Failed to authenticate" in run_job(pool.ap, token_folder(tmp_path / "old", token), "true")["error"]
 
 
 def test_a_second_up_of_the_same_name_changes_nothing(pool: Pool) -> None:

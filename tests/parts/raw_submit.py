@@ -1,7 +1,8 @@
 """Run one job with the raw HTCondor bindings and print what became of it, as JSON.
 
 A process of its own for each identity: the bindings keep the first one they used. Standard input is JSON:
-{"collector", "schedd", "token_folder" (or null for none), "script", "submit": {more submit commands}, "seconds"}.
+{"collector", "schedd", "token_folder" (or null for none), "script", "submit": {more submit commands}, "seconds",
+"security": {client settings such as "SEC_CLIENT_AUTHENTICATION": "NEVER"}}.
 The answer has "error" (what the bindings raised) or "ad", "out" and "err"; the job is gone from the queue afterwards.
 """
 
@@ -16,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 
-def _environment(token_folder: str | None) -> None:
+def _environment(token_folder: str | None, security: dict[str, str]) -> None:
     os.environ["CONDOR_CONFIG"] = "/dev/null"
     os.environ["_CONDOR_SEC_CLIENT_AUTHENTICATION_METHODS"] = "IDTOKENS"
     # Else the bindings would look in ~/.condor/tokens.d and /etc/condor/tokens.d.
     os.environ["_CONDOR_SEC_TOKEN_DIRECTORY"] = token_folder or tempfile.mkdtemp()
     os.environ["_CONDOR_SEC_TOKEN_SYSTEM_DIRECTORY"] = tempfile.mkdtemp()
+    os.environ.update({f"_CONDOR_{knob}": value for knob, value in security.items()})
 
 
 def main(order: dict[str, Any]) -> dict[str, Any]:
     """Submit with spooling, wait for the end or a hold, retrieve."""
-    _environment(order["token_folder"])
+    _environment(order["token_folder"], order.get("security", {}))
     import htcondor2
 
     folder = Path(tempfile.mkdtemp())

@@ -143,28 +143,29 @@ def build_image(suite: str, engine: Engine) -> str:
 
 
 def wait(pool: Pool, engine: Engine, seconds: float = _ALIVE_SECONDS) -> None:
-    """Return when every node is seen by the manager and every schedd answers; PoolError with what is missing otherwise."""
+    """Return when every node is seen by the manager and every schedd answers.
+
+    PoolError otherwise, with what is missing and the last lines of the log of the first such node.
+    """
     deadline = time.monotonic() + seconds
     while missing := _missing(pool, engine):
         if time.monotonic() > deadline:
-            raise PoolError(
-                f"pool {pool.name}: after {seconds:.0f} s still missing: {', '.join(missing)} (see `{engine.path} logs`)"
-            )
+            names = ", ".join(node.name for node in missing)
+            log = engine.run("logs", "--tail", "20", missing[0].container, check=False)
+            raise PoolError(f"pool {pool.name}: after {seconds:.0f} s still missing: {names}\n{log.stdout}{log.stderr}")
         time.sleep(0.2)
 
 
-def _missing(pool: Pool, engine: Engine) -> list[str]:
-    manager = pool.by_role("m")[0].container
-    ask = ["condor_status", "-any", "-af", "MyType", "Machine", "PartitionableSlot"]
-    seen = {tuple(line.split()) for line in engine.exec(manager, *ask, check=False).splitlines()}
-    found = {(row[0], row[1]) for row in seen if len(row) == 3 and (row[0] != "Machine" or row[2] == "true")}
-    found |= {("Machine", row[1]) for row in seen if len(row) == 3 and row[0] in ("Slot", "Machine")}
-    missing = [n.name for n in pool.nodes if n.role == "e" and ("Machine", n.hostname) not in found]
-    missing += [n.name for n in pool.nodes if n.role in "sc" and ("Scheduler", n.hostname) not in found]
+def _missing(pool: Pool, engine: Engine) -> list[Node]:
+    ask = ["condor_status", "-any", "-af", "MyType", "Machine"]
+    seen = set(engine.exec(pool.by_role("m")[0].container, *ask, check=False).splitlines())
+    # "Machine" is the type of a slot's ad
+    missing = [n for n in pool.by_role("e") if f"Machine {n.hostname}" not in seen]
+    missing += [n for n in pool.nodes if n.role in "sc" and f"Scheduler {n.hostname}" not in seen]
     for node in pool.by_role("c"):
-        own = engine.exec(node.container, "env", "CONDOR_CONFIG=/etc/condor-ce/condor_config", *ask[:-1], check=False)
-        if f"Scheduler {node.hostname}" not in own:
-            missing.append(f"{node.name} (port 9619)")
+        own = engine.exec(node.container, "env", "CONDOR_CONFIG=/etc/condor-ce/condor_config", *ask, check=False)
+        if f"Scheduler {node.hostname}" not in own.splitlines():
+            missing.append(node)
     return missing
 
 
