@@ -137,6 +137,13 @@ async def test_a_script_that_ends_leaves_nothing_running(session: Session) -> No
     assert marked(handle) == []
 
 
+async def test_the_kernel_ends_a_task_before_the_service_when_memory_runs_out(session: Session) -> None:
+    [[handle]] = await session.run(session.job("cat /proc/self/oom_score_adj\n"))
+    await session.ended([handle])
+    [fetched] = await session.batch.fetch([handle])
+    assert int(content(fetched.out)) >= 500
+
+
 async def test_a_script_finds_signals_as_a_shell_expects_them(session: Session) -> None:
     [[handle]] = await session.run(
         session.job("yes | head -1; echo ${PIPESTATUS[0]}; umask; trap -p; ls /proc/$$/fd\n")

@@ -46,9 +46,10 @@ def run_pass(spool: Spool, environ: dict[str, str], now: float, boot: str) -> li
     ``environ`` is the whole environment of the tasks, ``boot`` the id of this boot of the machine. Raises `spool.LockTimeout`.
     """
     started: list[int] = []
+    rubbish: list[str] = []
     lock = spool.lock()
     try:
-        sweep(spool, now)
+        rubbish += sweep(spool, now)
         slots = spool.slots()
         used = 0
         for name in os.listdir(spool.running):
@@ -79,6 +80,8 @@ def run_pass(spool: Spool, environ: dict[str, str], now: float, boot: str) -> li
             used += min(entry.cpus, slots)
     finally:
         os.close(lock)
+    for path in rubbish:
+        remove_tree(path)
     return started
 
 
@@ -126,8 +129,12 @@ def requeue(spool: Spool, entry: Entry) -> None:
         os.close(lock)
 
 
-def sweep(spool: Spool, now: float) -> None:
-    """Remove submissions whose end of life has come. Their supervisors, which know it too, have ended what still ran."""
+def sweep(spool: Spool, now: float) -> list[str]:
+    """Take submissions out of sight whose end of life has come; return the folders that are left to be deleted.
+
+    Their supervisors, which know that end too, have ended what still ran. Only under the queue's lock.
+    """
+    rubbish = []
     for name in os.listdir(spool.expires):
         expires, _, group = name.partition("~")
         if int(expires) > now:
@@ -139,8 +146,10 @@ def sweep(spool: Spool, now: float) -> None:
             for entry in os.listdir(folder):
                 if Entry(entry).group == group:
                     remove_file(f"{folder}/{entry}")
-        remove_tree(spool.group(group))
+        if os.path.exists(spool.group(group)):
+            rubbish.append(_set_aside(spool, group))
         remove_file(f"{spool.expires}/{name}")
+    return rubbish
 
 
 def set_aside_if_gone(spool: Spool, group: str) -> str | None:
@@ -156,6 +165,10 @@ def set_aside_if_gone(spool: Spool, group: str) -> str | None:
         return None
     if submission["expires"]:
         remove_file(f"{spool.expires}/{int(float(submission['expires'])) + 1}~{group}")
+    return _set_aside(spool, group)
+
+
+def _set_aside(spool: Spool, group: str) -> str:
     aside = f"{spool.jobs}/.{group}.{os.urandom(4).hex()}"
     os.rename(spool.group(group), aside)
     return aside

@@ -9,7 +9,7 @@ Here is what comes before the script starts, and nothing is imported that is not
 """
 
 # Plain os calls: pathlib takes longer to import than a task to start.
-# ruff: noqa: PTH110
+# ruff: noqa: PTH110, PTH123
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _LOCK_DESCRIPTOR = 3
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SIGTERM = 15
+_OOM_SCORE = 500
 _IGNORED_BY_PYTHON = (13, 25)
 """SIGPIPE and SIGXFSZ: a shell that inherits them ignored cannot set them right again (POSIX, trap)."""
 
@@ -84,6 +85,7 @@ def _exec(task: Task, libc: ctypes.CDLL) -> None:
         libc.prctl(_PR_SET_PDEATHSIG, _SIGTERM, 0, 0, 0)
         for number in _IGNORED_BY_PYTHON:
             libc.signal(number, None)
+        _offer_to_the_oom_killer()
         os.chdir(task.work)
         for descriptor, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600), descriptor)
@@ -98,3 +100,13 @@ def _exec(task: Task, libc: ctypes.CDLL) -> None:
         os.write(2, f"bash cannot be started: {error}\n".encode())
     finally:
         os._exit(code)
+
+
+def _offer_to_the_oom_killer() -> None:
+    """Let the kernel, when memory runs out, end the task before the service and its notebooks (proc(5), oom_score_adj)."""
+    try:
+        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as stream:
+            if int(stream.read()) < _OOM_SCORE:
+                stream.write(str(_OOM_SCORE))
+    except OSError:  # a read-only /proc: then as the kernel sees fit
+        return
