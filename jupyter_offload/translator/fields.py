@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from jupyter_offload.translator.reading import Reader, refuse
 
-__all__ = ["CONTAINER", "CONTAINER_HARMLESS", "POD", "POD_HARMLESS", "SPEC", "SPEC_HARMLESS", "VOLUMES", "check_values"]
+__all__ = [
+    "CONTAINER",
+    "CONTAINER_HARMLESS",
+    "POD",
+    "POD_HARMLESS",
+    "SECURITY_HARMLESS",
+    "SPEC",
+    "SPEC_HARMLESS",
+    "VOLUMES",
+    "check_values",
+]
 
 POD = frozenset({"apiVersion", "kind", "metadata", "spec"})
 POD_HARMLESS = {"status": "what a cluster observed, not what is wished"}
@@ -56,7 +66,7 @@ VOLUMES: dict[str, frozenset[str]] = {
 }
 
 _SECURITY = frozenset({"readOnlyRootFilesystem"})
-_SECURITY_HARMLESS = {
+SECURITY_HARMLESS = {
     "allowPrivilegeEscalation": "a job never gets more rights than its user has",
     "runAsNonRoot": "a job runs as the batch system's user",
     "seccompProfile": "a narrower profile than the worker's own cannot make a correct program fail here",
@@ -82,7 +92,7 @@ def check_values(reader: Reader) -> None:
     security = reader.child("securityContext")
     if security is None:
         return
-    security.check(_SECURITY, _SECURITY_HARMLESS)
+    security.check(_SECURITY, SECURITY_HARMLESS)
     capabilities = security.child("capabilities")
     if capabilities is not None:
         capabilities.check({"drop"})

@@ -15,7 +15,7 @@ from jupyter_offload.translator.quoting import Variable, Word, quote, quote_word
 from jupyter_offload.translator.reading import refuse
 from jupyter_offload.translator.volumes import Entry
 
-__all__ = ["IMAGE", "body", "layout"]
+__all__ = ["IMAGE", "body", "layout", "notes"]
 
 IMAGE = "host"
 WORKDIR: Word = (Variable.WORKDIR,)
@@ -55,7 +55,7 @@ def layout(container: Container, pod: Pod) -> tuple[str, list[Entry]]:
 
 def body(container: Container, found: Surroundings, workdir: str, folder: str) -> str:
     """Return the bash lines that become the container's process; ``folder`` is its own scratch folder."""
-    if not found.command and not found.args:
+    if not found.command:
         refuse(f"{container.at}.command", "is missing: without an image there is no default command")
     lines = [f'o_workdir="$o_root"/{quote(workdir)}', 'cd -- "$o_workdir" || exit 126', "o_locale_back"]
     lines.append(f'export TMPDIR="$o_root"/{quote(folder)}')
@@ -97,3 +97,12 @@ def _link(mount: Mount, base: str, base_path: str, container: Container, pod: Po
 
 def _private(container: Container) -> str:
     return f"private/{container.name}"
+
+
+def notes(container: Container, pod: Pod) -> list[str]:
+    """Return what the host runtime does less strictly than a cluster."""
+    return [
+        f"{mount.at}.readOnly: the host runtime cannot keep a program from writing to {mount.path!r}"
+        for mount in container.mounts
+        if mount.read_only and pod.volumes[mount.volume].kind == "emptyDir"
+    ]

@@ -109,6 +109,9 @@ def translate(work: Work, options: Options) -> Translation:
         needs=needs,
         containers=tuple(container.name for container in everyone),
         tasks=work.tasks,
+        notes=tuple(note for container in everyone for note in host.notes(container, pod))
+        if options.runtime == "host"
+        else (),
     )
 
 

@@ -403,9 +403,11 @@ def test_a_second_start_in_the_same_folder_begins_anew(tmp_path: Path) -> None:
         if "echo ready; sleep 1000" in line:
             os.killpg(int(line.split()[0]), signal.SIGKILL)  # what the batch system does: everything the script started
     assert b"x\n" not in seen.replace(b"x > x", b"")
+    (folder / "output.tar").write_bytes(b"of an earlier start")
     process = launch(folder, start_new_session=True)
     again = wait_for_log(process, b"ready\n")
     assert b"\nready" in again
+    assert not (folder / "output.tar").exists()
     process.terminate()
     assert b"x\n" not in ended(process, folder, again).framed()
 

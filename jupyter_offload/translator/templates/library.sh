@@ -567,7 +567,7 @@ o_prepare() { # the private work folder with all inputs
   # From here on every byte is a character; a container gets the locale that was in force before.
   o_locale_set=${LC_ALL+yes} o_locale=${LC_ALL-}
   LC_ALL=C
-  rm -rf -- "$o_root"
+  rm -rf -- "$o_root" "$o_here/output.tar" # of an earlier start in the same folder
   if ! mkdir -m 700 -- "$o_root"; then
     o_fail Error "the work folder could not be made"
     return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from parts.job_script import container, pod, shell, work
 from jupyter_offload.errors import FileRefused, ManifestError, OffloadError, PolicyDenied
 from jupyter_offload.pod import WorkFile
 from jupyter_offload.translator import Needs, Options, Policy, translate, translate_manifest
-from jupyter_offload.translator.fields import CONTAINER, CONTAINER_HARMLESS, SPEC, SPEC_HARMLESS
+from jupyter_offload.translator.fields import CONTAINER, CONTAINER_HARMLESS, SECURITY_HARMLESS, SPEC, SPEC_HARMLESS
 
 HOST = Options(runtime="host")
 IMAGES = Options(policy=Policy(images=("*",)))
@@ -52,6 +53,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("spec/containers/0/command", "ls", "spec.containers[0].command"),
         ("spec/containers/0/command", ["ls", 1], "spec.containers[0].command[1]"),
         ("spec/containers/0/command", [], "spec.containers[0].command"),
+        ("spec/containers/0", {"name": "x", "image": "host", "args": ["x"]}, "spec.containers[0].command"),
         ("spec/containers/0/command", ["a\0b"], "spec.containers[0].command[0]"),
         ("spec/containers/0/args", ["\ud800"], "spec.containers[0].args[0]"),
         ("spec/containers/0/args", ["x" * 131072], "spec.containers[0].args[0]"),
@@ -168,6 +170,22 @@ def test_every_harmless_field_has_a_reason_and_none_is_in_both_tables() -> None:
     assert not set(SPEC) & set(SPEC_HARMLESS)
     assert not set(CONTAINER) & set(CONTAINER_HARMLESS)
     assert all(len(reason) > 20 for reason in (SPEC_HARMLESS | CONTAINER_HARMLESS).values())
+
+
+def test_what_the_host_runtime_cannot_enforce_is_noted() -> None:
+    mounts = [{"name": "extra", "mountPath": "/work/x", "readOnly": True}]
+    given = work(pod(shell("true", mounts=mounts), volumes=[{"name": "extra", "emptyDir": {}}]))
+    assert translate(given, HOST).notes == (
+        "spec.containers[0].volumeMounts[1].readOnly: the host runtime cannot keep a program from writing to '/work/x'",
+    )
+
+
+def test_the_document_tells_every_field_and_its_reason() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "pods.md").read_text()
+    for name, reason in (SPEC_HARMLESS | CONTAINER_HARMLESS | SECURITY_HARMLESS).items():
+        assert f"| `{name}` | {reason} |" in text, name
+    for name in SPEC | CONTAINER:
+        assert f"`{name}`" in text, name
 
 
 # --- policy --------------------------------------------------------------------------------------------------------
