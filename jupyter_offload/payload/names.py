@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from jupyter_offload.errors import CaptureError
 from jupyter_offload.payload.flow.ledger import BOUND, OPTIONAL, REQUIRED, STAR, Ledger
-from jupyter_offload.payload.flow.scope import Scope, bindings, bound_once
+from jupyter_offload.payload.flow.scope import Scope, bindings
 from jupyter_offload.payload.flow.statements import Statements
 
 __all__ = ["Blind", "Import", "Load", "Names", "free_names"]
 
 Kind = Literal["required", "maybe", "optional"]
+
+_GLOBAL = re.compile(r"(?:^|[;:])\s*global\s([\w\s,\\]+?)(?:$|[;#])", re.MULTILINE)
 
 PROVIDED = frozenset(dir(builtins)) | {"get_ipython", "display", "exit", "quit", "In", "Out"}
 """Names that every Python or IPython has; a user's own value of that name is the caller's to find."""
@@ -90,14 +93,10 @@ def free_names(source: str) -> Names:
             line=line,
         ) from error
     walrus = ":=" in source
-    effects: frozenset[str] = frozenset()
-    once: frozenset[str] = frozenset()
-    if "global" in source:  # only then can a call bind a global name
-        nodes = list(ast.walk(tree))
-        effects = frozenset(name for node in nodes if isinstance(node, ast.Global) for name in node.names)
-        once = bound_once(nodes)
+    # a word too many (in a text) makes a kind less sharp, no more; looking at every node would take as long as all else
+    effects = frozenset(re.findall(r"\w+", " ".join(_GLOBAL.findall(source)))) if "global" in source else frozenset()
     lazy = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
-    ledger = Ledger(effects=effects, once=once, lazy_annotations=lazy, walrus=walrus)
+    ledger = Ledger(effects=effects, tree=tree, lazy_annotations=lazy, walrus=walrus)
     walker = Statements(ledger, Scope("module"))
     walker.statements(tree.body)
     ledger.finish(walker.settled, walker.touched)

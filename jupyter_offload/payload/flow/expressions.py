@@ -339,13 +339,14 @@ class Expressions:
                 self.run(body)
             else:
                 self.escape(body)
-        if len(bodies) == 1 and bodies[0].runs(awaited=awaited) and self.called_for_certain(function):
-            self.settled |= bodies[0].settles
+        settles = bodies[0].settles if len(bodies) == 1 and bodies[0].runs(awaited=awaited) else set()
+        if settles and self.called_for_certain(function):
+            self.settled |= settles
 
     def called_for_certain(self, function: ast.expr) -> bool:
         """Tell whether the call runs the cell's only body of that name and not something from outside."""
         if isinstance(function, ast.Name):
-            return function.id in self.settled and function.id in self.ledger.once
+            return function.id in self.settled and self.ledger.means_one(function.id)
         return isinstance(function, ast.Lambda)
 
     def call_arguments(self, node: ast.Call) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 
+from jupyter_offload.payload.flow.scope import bound_once
+
 STAR = "*"
 """Stands in the set of touched names for all those that ``from x import *`` may have bound."""
 
@@ -65,11 +67,12 @@ class Ledger:
     """Collects the reads of one cell; ``bodies`` are the functions that a global name may stand for.
 
     ``effects`` are the names that some function of the cell declares global and so may bind whenever one is called,
-    ``once`` the names that the cell binds at one place only (what a call of those runs is certain).
+    ``once`` the names that the cell binds at one place only, counted when somebody asks.
     """
 
     effects: frozenset[str] = frozenset()
-    once: frozenset[str] = frozenset()
+    tree: ast.AST = field(default_factory=lambda: ast.Module([], []))
+    once: frozenset[str] | None = None
     lazy_annotations: bool = False
     walrus: bool = True
     imports: list[tuple[int, str]] = field(default_factory=list)
@@ -125,6 +128,12 @@ class Ledger:
                 deferred = is_late or not (use.call and callee.runs(awaited=use.awaited))
                 self.enter(callee, now, touched, guarded=is_guarded, late=deferred, seen=seen)
         touched |= body.touches
+
+    def means_one(self, name: str) -> bool:
+        """Tell whether the cell binds `name` at one place only, so that what a call of it runs is certain."""
+        if self.once is None:
+            self.once = bound_once(ast.walk(self.tree))
+        return name in self.once
 
     def finish(self, settled: set[str], touched: set[str]) -> None:
         """Enter what was defined and never mentioned: it may come back as an output and run later."""

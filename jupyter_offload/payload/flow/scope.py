@@ -107,10 +107,14 @@ def bound_once(nodes: Iterable[ast.AST]) -> frozenset[str]:
     """Return the names of functions that stand for one definition only, wherever in the cell it is."""
     counts: Counter[str] = Counter()
     for node in nodes:
-        if isinstance(node, (ast.Name, *FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom, ast.ExceptHandler)):
-            counts.update(bindings([node]).names if not isinstance(node, ast.ExceptHandler) else [node.name or ""])
-        elif isinstance(node, (ast.MatchAs, ast.MatchStar, ast.MatchMapping)):
-            counts.update(bindings([node]).names)
+        if isinstance(node, ast.Name):
+            counts[node.id] += not isinstance(node.ctx, ast.Load)
+        elif isinstance(node, ast.alias):
+            counts[imported_name(node)] += 1
+        elif isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
+            counts[node.name or ""] += 1
+        elif isinstance(node, ast.MatchMapping):
+            counts[node.rest or ""] += 1
     return frozenset(name for name, count in counts.items() if count == 1)
 
 

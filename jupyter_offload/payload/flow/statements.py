@@ -18,7 +18,7 @@ from jupyter_offload.payload.flow.known import (
     manager_name,
 )
 from jupyter_offload.payload.flow.ledger import STAR, Body
-from jupyter_offload.payload.flow.scope import Scope, bindings, imported_name
+from jupyter_offload.payload.flow.scope import Scope, arguments, bindings, imported_name
 
 FunctionDef = ast.FunctionDef | ast.AsyncFunctionDef
 Loop = ast.For | ast.AsyncFor | ast.While
@@ -312,9 +312,8 @@ class Statements(Expressions):
         self.visit_all(node.decorator_list)
         with_parameters = self._type_parameters(node)
         self.defaults(node.args)
-        for arg in ast.walk(node.args):
-            if isinstance(arg, ast.arg):
-                self.annotation(arg.annotation)
+        for arg in arguments(node.args):
+            self.annotation(arg.annotation)
         self.annotation(node.returns)
         body = self.summarise(node, node.body)
         if with_parameters is not None:

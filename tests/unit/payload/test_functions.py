@@ -7,6 +7,7 @@ import __future__
 
 import ast
 import asyncio
+import atexit
 import functools
 import json
 import linecache
@@ -226,6 +227,7 @@ def shell() -> Iterator[Any]:
 
     made = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
     yield made
+    atexit.unregister(made.atexit_operations)
     made.atexit_operations()
 
 
