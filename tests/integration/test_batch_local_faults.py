@@ -160,8 +160,8 @@ async def test_a_task_whose_supervisor_is_killed_runs_again_when_it_may(session:
     script = "trap 'exit 1' TERM\necho ready $$\n(setsid sleep 600 &)\nsleep 600 & wait\n"
     [[handle]] = await session.run(session.job(script))
     await session.ready(handle)
+    await until(lambda: len(marked(handle)) == 3)
     before = marked(handle)
-    assert len(before) == 3
     os.kill(supervisor(session, handle), signal.SIGKILL)
     [status] = await session.until([handle], lambda s: s.attempts == 2 and s.state is State.RUNNING)
     await session.ready(handle)
@@ -186,6 +186,19 @@ async def test_a_task_that_may_not_run_again_tells_that_its_supervisor_vanished(
     assert "its supervisor vanished" in status.reason
     [fetched] = await session.batch.fetch([handle])
     assert content(fetched.out).startswith(b"ready\n")
+
+
+async def test_children_that_dropped_the_mark_are_found_after_their_supervisor(session: Session) -> None:
+    script = "(env -i setsid /bin/sleep 600 &)\necho ready; sleep 600 & wait\n"
+    [[handle]] = await session.run(session.job(script, rerun=False))
+    await session.ready(handle)
+    await until(lambda: len(marked(handle)) == 2)  # all but the one
+    tree = procfs.descendants(supervisor(session, handle))
+    assert len(tree) == 3
+    os.kill(supervisor(session, handle), signal.SIGKILL)
+    [status] = await session.ended([handle])
+    assert "its supervisor vanished" in status.reason
+    assert not [pid for pid in tree if procfs.identity(pid)]
 
 
 async def test_a_cancelled_task_whose_supervisor_is_killed_is_cancelled(session: Session) -> None:
@@ -255,7 +268,7 @@ async def test_a_machine_that_restarts_loses_no_task(session: Session) -> None:
     await session.ready(second)
     before = [supervisor(session, first), supervisor(session, second)]
     for pid in (*before, *marked(first), *marked(second)):
-        os.kill(pid, signal.SIGKILL)
+        procfs.send(pid, signal.SIGKILL)
     await session.batch.close()
     session.batch = LocalBatch(session.rig.folder / "spool", slots=2, boot_id="another boot")
     [one, two, _] = await session.until(

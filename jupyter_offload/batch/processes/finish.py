@@ -110,7 +110,8 @@ def _end_marked(task: Task) -> None:
     marker = f"{MARKER}={task.entry.task}".encode()
     script = f"bash\0{task.submission['script']}\0{task.entry.index}\0".encode("utf-8", "surrogateescape")
     until = time.monotonic() + float(task.submission["grace_seconds"])
-    while pids := procfs.marked(marker):
+    work = os.path.realpath(task.work)
+    while pids := procfs.marked(marker, f"{work}/out", f"{work}/err"):
         if time.monotonic() >= until or not any(_command(pid) == script for pid in pids):
             for pid in pids:
                 procfs.send(pid, procfs.SIGKILL)

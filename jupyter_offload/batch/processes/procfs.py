@@ -116,19 +116,37 @@ def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def marked(marker: bytes) -> list[int]:
-    """Return the processes whose environment began with the variable ``marker`` (``NAME=value``), with all their descendants."""
+def marked(marker: bytes, *files: str) -> list[int]:
+    """Return the processes of a task whose supervisor is gone, with all their descendants.
+
+    They are told by their environment, which holds the variable ``marker`` (``NAME=value``), or, where they replaced that, by a
+    standard output or error that is one of ``files`` (absolute paths without links). Somebody who only reads these files is not taken.
+    """
     found: set[int] = set()
     for pid in _pids():
         try:
-            with open(f"/proc/{pid}/environ", "rb") as stream:
-                if marker in stream.read().split(b"\0"):
-                    found.add(pid)
-                    found.update(descendants(pid))
+            if _has_mark(pid, marker) or _writes_to(pid, files):
+                found.add(pid)
+                found.update(descendants(pid))
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # ended meanwhile, or another user's
     found.discard(os.getpid())
     return sorted(found)
+
+
+def _has_mark(pid: int, marker: bytes) -> bool:
+    with open(f"/proc/{pid}/environ", "rb") as stream:
+        return marker in stream.read().split(b"\0")
+
+
+def _writes_to(pid: int, files: tuple[str, ...]) -> bool:
+    for number in (1, 2):
+        try:
+            if files and os.readlink(f"/proc/{pid}/fd/{number}") in files:
+                return True
+        except FileNotFoundError:  # closed
+            continue
+    return False
 
 
 def resident_bytes(pid: int) -> int:

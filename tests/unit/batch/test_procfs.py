@@ -105,6 +105,23 @@ def test_marked_processes_are_found_with_all_that_they_started(tree: subprocess.
     assert procfs.marked(b"MARK=a") == []
 
 
+def test_processes_are_found_by_what_they_write_to_but_not_by_what_they_read(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with path.open("wb") as out, path.open("rb") as reader:
+        programs = [
+            subprocess.Popen(["sleep", "600"], stdout=out, stderr=subprocess.DEVNULL),
+            subprocess.Popen(["sleep", "600"], stderr=out),
+            subprocess.Popen(["sleep", "600"], stdin=reader),
+        ]
+    try:
+        assert procfs.marked(b"MARK=none", str(path)) == sorted(program.pid for program in programs[:2])
+        assert procfs.marked(b"MARK=none") == []
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
 def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
     process = subprocess.Popen(["sleep", "600"])
     procfs.send(process.pid, procfs.SIGKILL)
