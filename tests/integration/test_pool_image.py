@@ -20,6 +20,8 @@ from parts.pool import COMMAND, CONTAINERS, Address, Pool
 
 pytestmark = [pytest.mark.pool, pytest.mark.timeout(600)]
 
+# One process runs all of these, so that one pool to break is enough for them.
+breaking = pytest.mark.xdist_group("pool-image-breaking")
 RAW_SUBMIT = Path(__file__).resolve().parents[1] / "parts" / "raw_submit.py"
 
 
@@ -68,6 +70,7 @@ def test_the_manager_sees_the_nodes_with_the_slots_that_were_asked_for(pool: Poo
     assert {line.split()[1] for line in lines} == {"4"}
 
 
+@breaking
 def test_condor_master_supervises_a_killed_daemon_comes_back(fault_pool: Pool) -> None:
     before = fault_pool.exec("cm", "pgrep", "-x", "condor_negotiat").split()
     fault_pool.kill_daemon("cm", "condor_negotiat")
@@ -307,6 +310,7 @@ def test_the_route_translates_the_ce_words(pool: Pool) -> None:
     assert lines == {"RequestCpus": "2", "RequestMemory": "300", "AllowedExecuteDuration": "420"}, answer
 
 
+@breaking
 def test_the_ce_holds_what_no_route_takes(fault_pool: Pool) -> None:
     fault_pool.configure("CE_IDLE_HOLD_SECONDS=3", "JOB_ROUTER_SOURCE_JOB_CONSTRAINT=false", node="ce")
     try:
@@ -321,6 +325,7 @@ def test_the_ce_holds_what_no_route_takes(fault_pool: Pool) -> None:
     assert "no matching routes" in answer["ad"]["HoldReason"]
 
 
+@breaking
 def test_the_ce_removes_a_job_instead_of_starting_it_again(fault_pool: Pool) -> None:
     with ThreadPoolExecutor() as threads:
         job = threads.submit(run_job, fault_pool.ce, folder_of(fault_pool, "alice"), "sleep 120", seconds=120)
@@ -339,6 +344,7 @@ def test_the_ce_removes_a_job_instead_of_starting_it_again(fault_pool: Pool) -> 
 # running and stopping
 
 
+@breaking
 def test_fast_and_default_are_switched_while_it_runs(fault_pool: Pool) -> None:
     def interval() -> str:
         return fault_pool.exec("cm", "condor_config_val", "-negotiator", "NEGOTIATOR_INTERVAL").strip()
@@ -352,8 +358,15 @@ def test_fast_and_default_are_switched_while_it_runs(fault_pool: Pool) -> None:
     finally:
         subprocess.run([COMMAND, "config", "fast", "--name", fault_pool.name], check=True, timeout=120)
     assert interval() == "1"
+    shown = subprocess.run(
+        [COMMAND, "config", "--json", "--name", fault_pool.name], capture_output=True, text=True, timeout=60
+    )
+    knobs = json.loads(shown.stdout)
+    assert knobs["NEGOTIATOR_INTERVAL"] == "1"
+    assert all(knobs.values())
 
 
+@breaking
 def test_the_health_check_notices_a_dead_daemon(fault_pool: Pool) -> None:
     fault_pool.exec("ep1", "pkill", "-STOP", "-x", "condor_startd")
     try:
@@ -363,6 +376,7 @@ def test_the_health_check_notices_a_dead_daemon(fault_pool: Pool) -> None:
     fault_pool.await_healthy("ep1")
 
 
+@breaking
 def test_sigterm_stops_a_node_gracefully(fault_pool: Pool) -> None:
     fault_pool.stop("ep1", seconds=30)
     state = json.loads(fault_pool.engine("inspect", fault_pool.container("ep1")))[0]["State"]
@@ -375,6 +389,7 @@ def test_sigterm_stops_a_node_gracefully(fault_pool: Pool) -> None:
 # what other tests break it with
 
 
+@breaking
 def test_a_restarted_submit_node_keeps_its_queue(fault_pool: Pool) -> None:
     commands = "executable=/bin/true\nhold=true\nrequest_memory=100\nqueue\n"
     fault_pool.exec("ap", "sh", "-c", f"printf '{commands}' | condor_submit", user="alice")
@@ -386,6 +401,7 @@ def test_a_restarted_submit_node_keeps_its_queue(fault_pool: Pool) -> None:
     assert run_job(fault_pool.ap, folder_of(fault_pool, "alice"), "echo after")["out"] == "after\n"
 
 
+@breaking
 def test_a_killed_execute_node_comes_back(fault_pool: Pool) -> None:
     fault_pool.kill("ep1")
     assert fault_pool.health()["ep1"] == "not running"
@@ -393,6 +409,7 @@ def test_a_killed_execute_node_comes_back(fault_pool: Pool) -> None:
     assert run_job(fault_pool.ap, folder_of(fault_pool, "alice"), "echo after", seconds=120)["out"] == "after\n"
 
 
+@breaking
 def test_a_paused_node_accepts_connections_and_never_answers(fault_pool: Pool) -> None:
     host, port = fault_pool.description["schedd_address"].split(":")
     fault_pool.pause("ap")
@@ -406,6 +423,7 @@ def test_a_paused_node_accepts_connections_and_never_answers(fault_pool: Pool) -
     fault_pool.await_healthy("ap")
 
 
+@breaking
 def test_a_killed_schedd_is_started_again(fault_pool: Pool) -> None:
     fault_pool.kill_daemon("ap", "condor_schedd")
     fault_pool.await_healthy("ap", seconds=90)
@@ -426,6 +444,7 @@ def test_a_second_up_of_the_same_name_changes_nothing(pool: Pool) -> None:
     assert json.loads(done.stdout)["containers"] == pool.description["containers"]
 
 
+@breaking
 def test_what_an_interrupted_start_left_does_not_hinder_the_next(fault_pool: Pool) -> None:
     """A network and a container of the pool's name, but no record: as after SIGKILL in the middle of `pool up`."""
     engine = fault_pool.description["engine"]

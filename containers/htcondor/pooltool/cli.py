@@ -62,7 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--lifetime", type=int, metavar="SECONDS", help="default: it does not expire")
     token.add_argument("--scope", action="append", default=[], metavar="LEVEL", help="limit it, e.g. READ (repeatable)")
 
-    config = command("config", _config, "switch a running pool to one-second cycles or back")
+    config = command(
+        "config", _config, "switch a running pool to one-second cycles or back; without arguments: show its cycles"
+    )
+    config.add_argument("--json", action="store_true", help="show them as JSON")
     config.add_argument("choice", nargs="?", choices=["fast", "default"])
     config.add_argument(
         "--set", action="append", default=[], type=_setting, metavar="KNOB=VALUE", help="change a setting"
@@ -126,9 +129,10 @@ def _token(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
-    if options.choice is None and not options.set:
-        raise PoolError("nothing to change: fast, default or --set KNOB=VALUE")
     pool = lifecycle.require(options.name)
+    if options.choice is None and not options.set:
+        _show(dict(lifecycle.knobs(pool, _engine(options, pool))), as_json=options.json)
+        return 0
     lifecycle.configure(pool, _engine(options, pool), options.choice, options.set, options.node)
     return 0
 

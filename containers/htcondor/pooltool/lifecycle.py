@@ -213,6 +213,17 @@ def configure(pool: Pool, engine: Engine, config: str | None, settings: Sequence
     return changed
 
 
+def knobs(pool: Pool, engine: Engine) -> dict[str, str]:
+    """The present values of the settings that `fast` changes, as the submit node reads them."""
+    lines = (_HERE / "config" / "options" / "fast.conf").read_text().splitlines()
+    names = [line.partition("=")[0].strip() for line in lines if "=" in line and not line.startswith("#")]
+    container = pool.by_role("s")[0].container
+    # a setting without a value ("Not defined") is answered on standard error and leaves an empty text
+    script = 'for name; do printf "%s=%s\\n" "$name" "$(condor_config_val "$name" 2>/dev/null || true)"; done'
+    answer = engine.exec(container, "sh", "-c", script, "knobs", *names)
+    return dict(line.split("=", 1) for line in answer.splitlines())
+
+
 def token(pool: Pool, engine: Engine, user: str, *, lifetime: int | None = None, scopes: Sequence[str] = ()) -> str:
     """A new IDTOKEN for `user` (a full identity if it holds an @), signed with the pool's password."""
     identity = user if "@" in user else f"{user}@{state.DOMAIN}"
