@@ -34,6 +34,7 @@ _RENAME = 'for f in %*; do n=${f#%}; printf -v n %b "${n//\\%/\\\\x}"; mv -- $f 
 
 _HEX = re.compile(r"[0-9a-zA-Z-]{1,64}")
 _FOLDER_REFUSED = re.compile(r'[\x00-\x1f\x7f,;$"\'()\\*?\[\]{}|<>&`]|^\s|\s$|\s/|/\s')
+_UNQUOTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]")
 _FAR_FUTURE = 4102444800
 """2100-01-01: the end of a job's life when the caller gave none."""
 
@@ -58,16 +59,18 @@ def decode(text: str) -> str:
 
 
 def quote(value: str | int | float | bool) -> str:
-    """Return a ClassAd literal, safe as a value in the submit language: no control character, no macro."""
+    """Return a ClassAd literal as the submit language takes it, without macros.
+
+    It reads strings by the old rules of ClassAds, where only a double quote can be escaped: control characters and the backslash are
+    refused with `ValueError`.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return repr(value)
-    escaped = "".join(
-        f"\\{ord(letter):03o}" if ord(letter) < 32 or ord(letter) == 127 or letter in "$" else letter
-        for letter in value.replace("\\", "\\\\").replace('"', '\\"')
-    )
-    return f'"{escaped}"'
+    if _UNQUOTABLE.search(value):
+        raise ValueError(f"{value!r} has a backslash or a control character")
+    return '"' + value.replace('"', '\\"').replace("$", "$(DOLLAR)") + '"'
 
 
 def travel_name(name: str) -> str:
@@ -197,6 +200,12 @@ def _add_site_attributes(
 ) -> None:
     for key, value in attributes.items():
         custom = _CUSTOM.fullmatch(key)
+        if isinstance(value, str) and _UNQUOTABLE.search(value):
+            raise ConfigError(
+                f"submit: {key}: {value!r} has a backslash or a control character",
+                hint="Write the value on one line, without backslashes.",
+                key=f"submit.{key}",
+            )
         if custom is not None and _RESERVED.fullmatch(custom.group(1)) is None:
             lines[f"MY.{custom.group(1)}"] = quote(value)
         elif key in _INTEGERS and isinstance(value, int) and not isinstance(value, bool):
@@ -222,7 +231,7 @@ def _add_site_attributes(
 
 def _expression(key: str, value: str) -> str:
     # A ClassAd expression of the site's own configuration; it stays one expression on one line, without macros.
-    if re.search(r"[\x00-\x1f\x7f]", value) or not value.strip() or len(value) > 2000 or not _balanced(value):
+    if not value.strip() or len(value) > 2000 or not _balanced(value):
         raise ConfigError(f"submit: {key}: {value!r} is not one ClassAd expression on one line", key=f"submit.{key}")
     return value.strip().replace("$", "$(DOLLAR)")
 

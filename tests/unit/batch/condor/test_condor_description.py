@@ -80,10 +80,14 @@ def test_a_folder_is_taken_as_it_is_or_refused(tail: str) -> None:
 @settings(max_examples=3000)
 @given(HOSTILE)
 def test_site_attributes_are_one_literal(value: str) -> None:
-    line = template(PLAIN, CondorConfig(submit={"+ProjectName": value})).description["MY.ProjectName"]
-    assert line.startswith('"')
-    assert line.endswith('"')
-    assert re.fullmatch(r'"(?:[^"\\\x00-\x1f\x7f$]|\\["\\]|\\[0-7]{3})*"', line)
+    try:
+        line = template(PLAIN, CondorConfig(submit={"+ProjectName": value})).description["MY.ProjectName"]
+    except ConfigError as error:
+        assert re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]", value)
+        assert error.hint
+        return
+    assert re.fullmatch(r'"(?:[^"\\\x00-\x1f\x7f$]|\\"|[$][(]DOLLAR[)])*"', line)
+    assert line[1:-1].replace('\\"', '"').replace("$(DOLLAR)", "$") == value
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ def test_what_a_site_may_add() -> None:
     assert lines["accounting_group"] == "group_cms.prod"
     assert lines["priority"] == "-5"
     assert lines["nice_user"] == "true"
-    assert lines["MY.ProjectName"] == r'"higgs \044(HOME)"'
+    assert lines["MY.ProjectName"] == '"higgs $(DOLLAR)(HOME)"'
     assert lines["MY.Walltime"] == "3600"
     assert lines["requirements"] == '((Arch == "X86_64"))'
     no_rerun = template(dataclasses.replace(PLAIN, rerun=False), config).description["requirements"]
@@ -215,7 +219,7 @@ from jupyter_offload.batch.condor.config import CondorConfig
 from jupyter_offload.batch.base import Submission
 value = json.load(sys.stdin)
 one = Submission("a" * 32, "b", value, value, "/home/alice", "job.sh", (value.replace("/", ""),))
-lines = template(one, CondorConfig(submit={"+ProjectName": value})).description
+lines = template(one, CondorConfig(submit={"+ProjectName": value.replace("\\n", " ").replace("\\r", " ")})).description
 text = "".join(f"{key} = {line}\\n" for key, line in lines.items()) + "queue\\n"
 htcondor2.Submit(text)
 htcondor2.Submit(lines)
