@@ -330,3 +330,64 @@ threading.Thread(target=late).start()
     assert text.endswith("late thread\nat exit\n")
     assert "<offload svm-fit>:" in done.text("stderr")
     assert "careful" in done.text("stderr")
+
+
+@pytest.fixture
+def without_ipython(tmp_path: Path) -> dict[str, str]:
+    """An environment in which IPython cannot be imported."""
+    hide = tmp_path / "hide"
+    hide.mkdir()
+    (hide / "IPython.py").write_text("raise ModuleNotFoundError('hidden', name='IPython')\n")
+    return {"PYTHONPATH": str(hide)}
+
+
+def test_figures_without_ipython(tmp_path: Path, without_ipython: dict[str, str]) -> None:
+    source = """
+import matplotlib.pyplot as plt
+figure, axes = plt.subplots()
+axes.plot([1, 2])
+plt.show()
+print("between")
+axes = plt.figure().add_subplot()
+axes.plot([2, 1])
+axes.figure
+"""
+    done = run(tmp_path, source, environ=without_ipython)
+    assert done.result.error is None, done.result.error
+    assert done.result.facts["ipython"] is None
+    assert kinds(done) == ["display_data", "stdout", "execute_result", "display_data"]
+    for output in done.result.outputs:
+        assert output["output_type"] == "stream" or output["data"]["image/png"]
+    assert done.stderr == b""
+
+
+def test_the_users_own_choice_of_backend_stays(tmp_path: Path) -> None:
+    source = "import matplotlib\nmatplotlib.use('svg')\nimport matplotlib.pyplot as plt\nplt.plot([1])\nmatplotlib.get_backend()"
+    done = run(tmp_path, source)
+    assert done.result.outputs[0]["data"]["text/plain"] == "'svg'"
+    assert "image/png" in done.result.outputs[1]["data"]
+
+
+def test_a_process_of_the_users_plots_without_us(tmp_path: Path) -> None:
+    source = "import subprocess, sys\ncode = 'import matplotlib.pyplot as p; p.plot([1]); p.savefig(\"f.png\")'\n"
+    source += "subprocess.run([sys.executable, '-c', code], check=True)"
+    assert run(tmp_path, source).result.error is None
+    assert (tmp_path / "work/f.png").exists()
+
+
+def test_an_ipython_that_does_not_start_is_said_and_the_cell_runs(tmp_path: Path) -> None:
+    hide = tmp_path / "hide"
+    hide.mkdir()
+    (hide / "traitlets.py").write_text("raise RuntimeError('broken installation')\n")
+    done = run(
+        tmp_path, "import decimal\nx = decimal.Decimal(1)\ndisplay(x)", outputs=["x"], environ={"PYTHONPATH": str(hide)}
+    )
+    assert done.result.error is None
+    assert "IPython does not start here (broken installation)" in done.text("stderr")
+    assert done.result.outputs[-1]["data"]["text/plain"] == "Decimal('1')"
+
+
+def test_magics_without_ipython_say_what_they_need(tmp_path: Path, without_ipython: dict[str, str]) -> None:
+    error = run(tmp_path, "x = 1\n%timeit x", environ=without_ipython).result.error
+    assert error.ename == "SyntaxError"
+    assert "--pip ipython" in error.hint
