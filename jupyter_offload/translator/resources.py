@@ -25,7 +25,8 @@ class Needs:
     gpus: int = 0
     gpu_model: str | None = None
     time_seconds: int | None = None
-    """Longest run time of one attempt."""
+    """Longest run time of one attempt: activeDeadlineSeconds, which the script itself keeps, and then the grace period, so that the batch
+    system's own limit is met only when the script fails to keep it."""
     grace_seconds: int = 40
     """What the batch system must leave between SIGTERM and SIGKILL: the Pod's grace period and time to write the output."""
     exact_cpus: Fraction = Fraction(1)
@@ -47,6 +48,7 @@ def needs_of(pod: Pod) -> Needs:
         if volume.kind == "emptyDir":  # limits of volumes count when the containers say nothing about disk
             limit = volume.source.quantity("sizeLimit")
             disk += limit if limit is not None and not asked else 0
+    grace = pod.grace_seconds + WRITING_SECONDS
     gpus = int(total(pod, GPU_RESOURCE))
     return Needs(
         cpus=max(1, whole(cpus)),
@@ -54,7 +56,7 @@ def needs_of(pod: Pod) -> Needs:
         disk_bytes=whole(disk) or usual.disk_bytes,
         gpus=gpus,
         gpu_model=pod.gpu_model if gpus else None,
-        time_seconds=pod.deadline_seconds,
-        grace_seconds=pod.grace_seconds + WRITING_SECONDS,
+        time_seconds=None if pod.deadline_seconds is None else pod.deadline_seconds + grace,
+        grace_seconds=grace,
         exact_cpus=cpus or usual.exact_cpus,
     )

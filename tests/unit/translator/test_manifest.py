@@ -271,7 +271,7 @@ def test_needs_by_the_rules_of_kubernetes() -> None:
     found = needs({"limits": {"cpu": 1, "memory": "1Gi"}}, init=[{"limits": {"cpu": 8}}, {"limits": {"memory": "3Gi"}}])
     assert (found.cpus, found.memory_bytes) == (8, 3 << 30)
     found = needs({"requests": {"ephemeral-storage": "2G"}}, activeDeadlineSeconds=90, terminationGracePeriodSeconds=5)
-    assert (found.disk_bytes, found.time_seconds, found.grace_seconds) == (2_000_000_000, 90, 15)
+    assert (found.disk_bytes, found.time_seconds, found.grace_seconds) == (2_000_000_000, 105, 15)
 
 
 def test_the_gpu_model_counts_only_with_gpus() -> None:
