@@ -55,8 +55,9 @@ def find_function(function: types.FunctionType) -> Found | None:
         and (place := Found(node, text, code.co_filename)).first_line == code.co_firstlineno
         and getattr(node, "name", "<lambda>") == code.co_name
     ]
-    if len(found) > 1 and POSITIONS:
-        found = [place for place in found if _returns_at(code, place.node)]
+    if len(found) > 1:
+        same = _returns_at if POSITIONS else _compiles_to
+        found = [place for place in found if same(code, place.node)]
     if len(found) == 1 or (found and len({ast.dump(place.node) for place in found}) == 1):
         return found[0]
     return None
@@ -132,14 +133,19 @@ def _walk(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _returns_at(code: types.CodeType, node: ast.AST) -> bool:
-    """Tell whether the last instruction of `code` stands where the body of the lambda `node` does."""
+    """Tell whether an instruction of `code` stands for the whole body of the lambda `node`."""
     if not isinstance(node, ast.Lambda):
         return False
     body = node.body
-    places = list(code.co_positions())
-    return (body.lineno, body.end_lineno, body.col_offset, body.end_col_offset) == places[-1] or any(
-        place == (body.lineno, body.end_lineno, body.col_offset, body.end_col_offset) for place in places
-    )
+    return (body.lineno, body.end_lineno, body.col_offset, body.end_col_offset) in code.co_positions()
+
+
+def _compiles_to(code: types.CodeType, node: ast.AST) -> bool:
+    """Tell whether the lambda `node` compiles to `code` where it stands; never so for a closure."""
+    if not isinstance(node, ast.Lambda):
+        return False
+    flags = code.co_flags & FUTURE
+    return code in _walk(compile(ast.Expression(node), "", "eval", flags=flags, dont_inherit=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import dis
 import inspect
 import io
 import itertools
@@ -35,12 +36,21 @@ class Run:
     reached: set[Place] = field(default_factory=set)
 
 
+def read_places(code: types.CodeType) -> dict[int, Place]:
+    """Return where the instructions stand that read or delete a name; others may bear the place of a name, too."""
+    found = {}
+    for index, place in enumerate(code.co_positions()):
+        if any(word in dis.opname[code.co_code[2 * index]] for word in ("NAME", "GLOBAL", "DEREF", "DICT")):
+            found[2 * index] = place
+    return found
+
+
 def execute(source: str, namespace: dict[str, object], *, places: bool = False) -> Run:
     """Run `source` in `namespace` as a notebook does (top-level await allowed)."""
     run = Run()
     filename = f"<cell {next(RUNS)}>"  # a generator left over by another run may end during this one
     budget = LINES
-    positions: dict[types.CodeType, list[Place]] = {}
+    positions: dict[types.CodeType, dict[int, Place]] = {}
 
     def trace(frame: types.FrameType, event: str, arg: object) -> Callable[..., object] | None:
         nonlocal budget
@@ -58,8 +68,10 @@ def execute(source: str, namespace: dict[str, object], *, places: bool = False) 
         elif event == "opcode":
             code = frame.f_code
             if code not in positions:
-                positions[code] = list(code.co_positions())
-            run.reached.add(positions[code][frame.f_lasti // 2])
+                positions[code] = read_places(code)
+            place = positions[code].get(frame.f_lasti)
+            if place is not None:
+                run.reached.add(place)
         return trace
 
     code = compile(source, filename, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)

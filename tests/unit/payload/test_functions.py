@@ -301,7 +301,7 @@ def test_a_file_that_changed_is_not_trusted() -> None:
 
 @pytest.mark.skipif(sys.version_info >= (3, 11), reason="since Python 3.11 columns tell them apart")
 def test_two_alike_lambdas_on_a_line_are_refused() -> None:
-    here = cell("fs = [lambda x: x + 1, lambda y: y + 1]\n")
+    here = cell("def outer(k):\n    return [lambda x: x + k, lambda x: k + x]\nfs = outer(1)\n")
     assert function_source(here["fs"][0], here) is None
 
 
