@@ -24,7 +24,7 @@ Every file appears whole (written aside, then renamed). ``<entry>`` is ``<sequen
 """
 
 # Plain os calls: pathlib takes longer to import than a task to start.
-# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH123, PTH106
+# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH120, PTH123, PTH106
 
 from __future__ import annotations
 
@@ -165,6 +165,12 @@ def write_file(path: str, data: bytes, *, durable: bool = False) -> None:
     finally:
         os.close(descriptor)
     os.replace(aside, path)
+    if durable:  # the name, too, is on disk only when its folder is (fsync(2))
+        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def touch(path: str) -> None:

@@ -69,6 +69,7 @@ class Task:
             "tmp": f"{self.spool.tmp}/{os.urandom(4).hex()}",
         }
         write_record(self.state("run"), self.run_record, durable=self.submission["rerun"] == "no")
+        remove_file(self.state("false"))
 
     def prepare(self) -> None:
         """Make the private folder anew, with copies of script and inputs (large ones by hard link), and TMPDIR."""
