@@ -1139,6 +1139,8 @@ class Shell:
         import ast
         import linecache
 
+        if not imports and not pieces:
+            return
         lines: dict[str, list[str]] = {}
         trees = [(ast.parse("\n".join(imports), "<imports>"), "<imports>")]
         for piece in pieces:
@@ -1324,7 +1326,10 @@ class Child:
         kind = self._header["request"]["kind"]
         if kind == "cell":
             self._bind(self._values("value"))
-            raised = self._shell.run(self._main["source"], self._main.get("filename") or f"<offload {self._name}>")
+            imports, pieces = self._main.get("imports", ()), self._main.get("pieces", ())
+            filename = self._main.get("filename") or f"<offload {self._name}>"
+            raised = self._shell.guard(lambda: self._shell.define(imports, pieces))
+            raised = raised or self._shell.run(self._main["source"], filename)
             values = self._collect(done)
         elif kind == "function":
             values = {}

@@ -266,6 +266,18 @@ def test_a_pickle_of_another_python_is_refused_before_it_is_opened(tmp_path: Pat
     assert "opened" not in done.text()
 
 
+def test_functions_and_imports_of_the_notebook_are_there_before_the_cell(tmp_path: Path) -> None:
+    piece = {"source": "def f(x):\n    return m.sqrt(x) * k\n", "filename": "/tmp/ipykernel_1/7.py", "first_line": 4}
+    main = {"imports": ["import math as m"], "pieces": [piece]}
+    done = run(tmp_path, "y = f(4)", values={"k": 3}, outputs=["y"], **main)
+    assert done.result.values["y"] == 6
+    error = run(tmp_path, "f(-1)", values={"k": 3}, **main).result.error
+    assert 'File "/tmp/ipykernel_1/7.py", line 5, in f\n    return m.sqrt(x) * k' in error.traceback
+    error = run(tmp_path, "print('never')", imports=["import offload_nowhere"]).result.error
+    assert isinstance(error, MissingRemotePackage)
+    assert error.module == "offload_nowhere"
+
+
 def test_input_explains_itself(tmp_path: Path) -> None:
     done = run(tmp_path, "input('how many? ')")
     assert done.result.error.ename == "EOFError"
