@@ -286,17 +286,20 @@ class DirectSite:
         )
         images = ", ".join(f"{image.name} (Python {image.python or 'not declared'})" for image in info.images)
         yield Check("images", ok=bool(info.images) or None, detail=images or "none: the site's own Python runs cells")
-        yield Check(
+        yield self._containers(info.capabilities.containers)
+
+    def _containers(self, there: bool | None) -> Check:  # noqa: FBT001 - three answers: yes, no, not known
+        if there is None:
+            return Check("containers", ok=None, detail="not known before a job looks")
+        if there:
+            return Check("containers", ok=True, detail=f"{self._runtime} on the worker nodes")
+        wanted = bool(self._config.images)
+        hint = "Install apptainer on the worker nodes, or remove `images` from the site." if wanted else ""
+        return Check(
             "containers",
-            ok=info.capabilities.containers,
-            detail={
-                True: "apptainer on the worker nodes",
-                False: "no apptainer on the worker nodes",
-                None: "not known before a job looks",
-            }[info.capabilities.containers],
-            hint=""
-            if info.capabilities.containers is not False
-            else "Cells run with the site's own Python; images need apptainer.",
+            ok=False if wanted else None,
+            detail="missing: there is no apptainer on the worker nodes",
+            hint=hint,
         )
 
     async def close(self) -> None:
