@@ -685,7 +685,9 @@ class Channel:
         return os.getpid() == self._pid
 
     def send(self, **message: Any) -> None:
-        """Send a message and wait for its acknowledgement."""
+        """Send a message and wait for its acknowledgement. Does nothing in a process that the user's code forked."""
+        if not self.usable:
+            return
         data = json.dumps(message).encode("ascii")
         with self._lock:
             self._sender = self._ident()
@@ -829,6 +831,8 @@ class Display:
 
     def error(self, error: BaseException) -> None:
         """Show a traceback."""
+        if not self._channel.usable:
+            print("\n".join(coloured_traceback(error)), file=sys.stderr)
         lines = self._shell.ipython_traceback(error) or coloured_traceback(error)
         self._channel.send(type="error", ename=type(error).__name__, evalue=one_line(error), traceback=lines)
 
@@ -1318,6 +1322,9 @@ class Child:
             done["fault"] = refused.fault
         except KeyboardInterrupt as error:
             done["fault"] = exception_fault(error)
+        if not self._channel.usable:
+            flush_output()
+            os._exit(0)  # a process that the code forked came out at the end of it
         done["ipython"] = self._shell.ipython_version
         self._channel.send(type="done", **done)
         return 0
@@ -1727,7 +1734,7 @@ class Supervisor:
         sys.path[0] = modules
         sys.path.insert(1, os.getcwd())
         pip = self._header["request"].get("pip") or ()
-        if pip and not os.environ.get("OFFLOAD_PIP_DONE"):
+        if pip and not os.environ.pop("OFFLOAD_PIP_DONE", ""):
             self._enter_environment([str(requirement) for requirement in pip])
         if self._header["request"]["kind"] == "notebook":
             part = next(part for part in self._header["parts"] if part["role"] == "source")
@@ -1737,8 +1744,12 @@ class Supervisor:
 
     def _enter_environment(self, requirements: list[str]) -> None:
         self._event(offload="progress", label="installing {}".format(", ".join(requirements)))
-        cache = os.environ.get("OFFLOAD_CACHE") or os.path.join(self._folder, "cache")
-        python = build_environment(requirements, cache)
+        own = os.path.join(self._folder, "cache")
+        try:
+            python = build_environment(requirements, os.environ.get("OFFLOAD_CACHE") or own)
+        except OSError as error:  # a cache that is full, or that cannot be written or locked
+            print(f"offload: no cache for environments here: {one_line(error)}", file=sys.stderr)
+            python = build_environment(requirements, own)
         os.environ["OFFLOAD_PIP_DONE"] = "1"
         os.environ["VIRTUAL_ENV"] = os.path.dirname(os.path.dirname(python))
         os.environ["PATH"] = os.path.dirname(python) + os.pathsep + os.environ.get("PATH", os.defpath)
@@ -1752,6 +1763,8 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._terminate)
         self._child = os.fork()
         if self._child:
             os.close(out_write)
@@ -1774,6 +1787,7 @@ class Supervisor:
         channel = Channel(theirs)
         open_streams(channel)
         signal.signal(signal.SIGTERM, channel.interrupt)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         import faulthandler
 
         faulthandler.enable(2)
@@ -1791,8 +1805,8 @@ class Supervisor:
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(waker)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._terminate)
+        if self._terminated:
+            self._signal_child(signal.SIGTERM)
         poll = select.poll()
         for descriptor in (wake, self._connection.fileno(), *self._pipes):
             poll.register(descriptor, select.POLLIN)
@@ -1814,18 +1828,29 @@ class Supervisor:
     def _terminate(self, *_: object) -> None:
         import signal
 
-        self._terminated = True
-        self._kill_at = time.monotonic() + _GRACE
+        if not self._terminated:
+            self._terminated = True
+            self._kill_at = time.monotonic() + _GRACE
         self._signal_child(signal.SIGTERM)
 
     def _signal_child(self, number: int) -> None:
+        if not self._child:
+            return
         try:
             os.killpg(self._child, number)
-        except ProcessLookupError:
+        except ProcessLookupError:  # it has not made its group yet
             os.kill(self._child, number)
 
     def _reap(self) -> bool:
+        # A signal that arrives in between must not reach another process that got the same number.
+        import signal
+
+        ours = (signal.SIGTERM, signal.SIGINT)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ours)
         pid, self._status, self._usage = os.wait4(self._child, os.WNOHANG)
+        if pid:
+            self._child = 0
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
         return pid != 0
 
     def _drain(self, descriptor: int, most: int = _DRAIN) -> bool:
@@ -2032,6 +2057,11 @@ def main(argv: Sequence[str]) -> int:
         supervisor.prepare()
     except Refused as refused:
         return supervisor.finish(refused.fault)
+    except (OSError, BundleError) as error:
+        message = f"the run could not be prepared: {one_line(error)}"
+        return supervisor.finish(
+            fault("JobFailed", message, "Send the job again; see `%offload doctor` for the site.", exit_code=3)
+        )
     work = supervisor.start()
     if work is not None:
         return work.run()

@@ -222,6 +222,14 @@ def test_two_jobs_at_once_make_one_environment(tmp_path: Path, package: Path) ->
     assert len(list((tmp_path / "cache").glob("env-*/offload-complete"))) == 1
 
 
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, package: Path) -> None:
+    (tmp_path / "cached").write_text("in the way")
+    environ = {"OFFLOAD_CACHE": str(tmp_path / "cached"), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(package.parent)}
+    done = run(tmp_path, SOURCE, pip=["offload-sample"], outputs=["value"], environ=environ)
+    assert done.result.values["value"] == 11
+    assert b"no cache for environments here" in done.stderr
+
+
 def test_what_pip_says_comes_back(tmp_path: Path) -> None:
     environ = {"OFFLOAD_CACHE": str(tmp_path / "cache"), "PIP_NO_INDEX": "1"}
     done = run(tmp_path, "print('never')", pip=["offload-nowhere"], environ=environ)

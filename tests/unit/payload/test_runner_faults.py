@@ -212,3 +212,43 @@ def test_a_closed_log_does_not_end_the_job(tmp_path: Path) -> None:
     result = Run(tmp_path, subprocess.CompletedProcess([], 0, b"", b"")).result
     assert result.values["a"] == 1
     assert len(result.outputs[0]["text"]) == 1001 * 1001
+
+
+def test_a_fork_that_comes_out_at_the_end_of_the_cell_changes_nothing(tmp_path: Path) -> None:
+    source = """
+import os
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+print("parent" if child else "child")
+display("shown")
+x = "parent" if child else "child"
+if not child:
+    1 / 0
+"""
+    done = run(tmp_path, source, outputs=["x"])
+    assert done.result.error is None
+    assert done.result.values["x"] == "parent"
+    assert sorted(done.text().split()) == ["'shown'", "child", "parent"]
+    assert "ZeroDivisionError" in done.text("stderr")
+    assert [output["output_type"] for output in done.result.outputs].count("display_data") == 1
+
+
+def test_a_signal_just_before_the_end_does_not_lose_the_result(tmp_path: Path) -> None:
+    for place in range(12):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        process = start(folder, "print('started')\na = 1", outputs=["a"])
+        seen = wait_for(process, b"started\n")
+        time.sleep(place * 0.003)
+        process.terminate()
+        rest, errors = process.communicate(timeout=30)
+        done = Run(folder, subprocess.CompletedProcess([], process.returncode, seen + rest, errors))
+        assert done.text() == "started\n", errors
+
+
+def test_a_module_that_cannot_be_written_is_said_in_the_result(tmp_path: Path) -> None:
+    (tmp_path / "modules").write_text("in the way")
+    done = run(tmp_path, "1", parts=[("module", "helpers.py", b"")])
+    assert isinstance(done.result.error, JobFailed)
+    assert "could not be prepared" in done.result.error.message
