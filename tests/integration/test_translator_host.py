@@ -199,6 +199,22 @@ def test_a_signal_to_the_whole_group_is_survived(tmp_path: Path) -> None:
     assert ran.framed() == b"ready\n"
 
 
+def test_signals_in_the_middle_of_frames_do_not_cut_them(tmp_path: Path) -> None:
+    process = start(
+        work(pod(shell("trap '' TERM; echo ready; head -c 30000000 /dev/zero"))),
+        tmp_path / "job",
+        start_new_session=True,
+    )
+    seen = [wait_for_log(process, b"ready\n")]
+    assert process.stdout is not None
+    while piece := os.read(process.stdout.fileno(), 1 << 20):
+        seen.append(piece)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+    ran = ended(process, tmp_path / "job", b"".join(seen))
+    assert ran.framed() == ran.log() == b"ready\n" + bytes(30_000_000)
+
+
 def test_a_helper_of_the_script_that_is_killed_does_not_hang_it(tmp_path: Path) -> None:
     process = start(work(pod(shell("echo $PPID $$; echo ready; sleep 1000"))), tmp_path / "job")
     seen = wait_for_log(process, b"ready\n")
@@ -485,6 +501,22 @@ def test_standard_output_that_cannot_be_written(tmp_path: Path) -> None:
     ran = Ran(folder, done.returncode, b"", done.stderr.decode())
     assert ran.files == {"r": b"r\n"}
     assert "standard output cannot be written" in ran.stderr
+
+
+def test_a_reader_of_standard_output_that_goes_away(tmp_path: Path) -> None:
+    process = start(
+        work(pod(shell("echo ready; sleep 0.5; yes | head -n 1; echo r > r"), fetch=["r"])), tmp_path / "job"
+    )
+    wait_for_log(process, b"ready\n")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=30) == 0
+    ran = Ran(tmp_path / "job", 0, b"", "")
+    assert ran.log() == b"ready\ny\n"
+    assert ran.log(stream="stderr") == b""
+    assert ran.files == {"r": b"r\n"}
+    assert process.stderr is not None
+    process.stderr.close()
 
 
 def test_few_file_descriptors_and_an_odd_environment(tmp_path: Path) -> None:

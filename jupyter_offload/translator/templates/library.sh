@@ -73,6 +73,13 @@ o_log() { # o_log <container> <stream>: from a pipe into the raw log file; on a 
   printf 'closed %s %s\n' "$1" "$2" >&"$o_events"
 }
 
+o_bytes() { # o_bytes <file> <offset> <bytes>: a frame is never cut: a signal ends this before the first byte or not at all
+  (
+    trap '' TERM INT HUP
+    exec dd if="$1" bs=65536 iflag=skip_bytes,count_bytes skip="$2" count="$3" status=none
+  )
+}
+
 o_copy() { # o_copy <container name> <stream> <size>: what is new in a log file goes to standard output as frames
   local file=$o_root/out/logs/$1.$2 key=$1.$2 bytes
   o_now
@@ -86,10 +93,10 @@ o_copy() { # o_copy <container name> <stream> <size>: what is new in a log file 
       return
     fi
     printf '\036{"c":"%s","s":"%s","o":%s,"n":%s,"t":%s}\n' "$1" "$2" "${o_sent[$key]}" "$bytes" "$o_time"
-    (
-      trap '' TERM INT HUP # a frame is never cut off half-way
-      exec dd if="$file" bs=65536 iflag=skip_bytes,count_bytes skip="${o_sent[$key]}" count="$bytes" status=none
-    )
+    while
+      o_bytes "$file" "${o_sent[$key]}" "$bytes"
+      [[ $? =~ ^(129|130|143)$ ]]
+    do :; done
     printf '\n'
     o_sent[$key]=$((o_sent[$key] + bytes))
     o_frames_left=$((o_frames_left - bytes))
@@ -97,15 +104,19 @@ o_copy() { # o_copy <container name> <stream> <size>: what is new in a log file 
 }
 
 o_pump() { # look at the logs of the containers once; o_grown tells whether there was anything
-  local size file
+  local size file tries found=''
   o_grown=0
-  while read -r size file; do
-    file=${file##*/}
-    if ((size > o_sent[$file])); then
-      o_grown=1
-      o_copy "${file%.*}" "${file##*.}" "$size"
-    fi
-  done < <(stat -c '%s %n' -- "$@" 2>/dev/null)
+  for ((tries = 0; tries < 5; tries++)); do # a signal can end stat
+    while read -r size file; do
+      found=yes
+      file=${file##*/}
+      if ((size > o_sent[$file])); then
+        o_grown=1
+        o_copy "${file%.*}" "${file##*.}" "$size"
+      fi
+    done < <(stat -c '%s %n' -- "$@" 2>/dev/null)
+    [[ -z $found ]] || break
+  done
   o_clock
   o_pumped=$o_ms
 }
@@ -216,7 +227,7 @@ o_start() { # o_start <container>: in a process group of its own, with its outpu
     set -m
     (
       set +m
-      trap - TERM INT HUP
+      trap - TERM INT HUP PIPE
       "o_container_$i"
     ) </dev/null >&"$o_out" 2>&"$o_err" {o_out}>&- {o_err}>&- {o_events}>&- &
     pid=$!
@@ -540,6 +551,7 @@ o_begin() { # before the site's setup lines: nothing of theirs may be lost, and 
   done
   o_now
   o_started=$o_time
+  trap '' PIPE # whoever reads standard output may go away; the job goes on
   trap 'o_asked=TERM' TERM
   trap 'o_asked=INT' INT
   trap 'o_asked=HUP' HUP
@@ -548,7 +560,8 @@ o_begin() { # before the site's setup lines: nothing of theirs may be lost, and 
 
 o_unpack() { # o_unpack <tar file> <last member>: into the work folder
   if ! o_text=$(TAR_OPTIONS='' tar --no-same-owner -xpf "$o_here/$1" -C "$o_root" 2>&1); then
-    case $o_text in
+    case $o_asked$o_text in
+      TERM* | INT* | HUP*) o_fail Terminated "asked to end by SIG$o_asked" ;;
       *'No space left'* | *'Wrote only'* | *'quota exceeded'*) o_fail DiskFull "$1 could not be unpacked: $o_text" ;;
       *) o_fail InputsCorrupt "$1 could not be unpacked: $o_text" ;;
     esac

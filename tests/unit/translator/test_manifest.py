@@ -188,6 +188,32 @@ def test_the_document_tells_every_field_and_its_reason() -> None:
         assert f"`{name}`" in text, name
 
 
+def test_singularity_has_its_own_names() -> None:
+    given = work(
+        pod(
+            shell(
+                "true",
+                image="/images/x.sif",
+                env=[{"name": "PATH", "value": "/a"}],
+                resources={"limits": {"nvidia.com/gpu": 1}},
+            )
+        )
+    )
+    script = translate(
+        given,
+        Options(
+            runtime="singularity",
+            runtime_path="/opt/bin/singularity",
+            extra=("--no-eval",),
+            policy=Policy(images=("*",)),
+        ),
+    ).script
+    assert "export SINGULARITYENV_PATH=/a\n" in script
+    assert "o_have_runtime /opt/bin/singularity" in script
+    assert " --nv " in script
+    assert "    --no-eval \\\n    /images/x.sif" in script
+
+
 # --- policy --------------------------------------------------------------------------------------------------------
 
 
