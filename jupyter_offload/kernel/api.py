@@ -6,7 +6,6 @@ import concurrent.futures
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jupyter_offload.kernel.future import Job
 from jupyter_offload.kernel.options import Options, make_options
@@ -29,9 +28,7 @@ class Offload:
         A function of the notebook travels as source with the values of its globals. Raises `CannotEncode`, naming the argument, and what the
         site refuses.
         """
-        prepared = prepare_call(
-            function, args, kwargs, self.options, user_ns=user_namespace(), folder=current_folder()
-        )
+        prepared = prepare_call(function, args, kwargs, self.options, user_ns=user_namespace(), folder=current_folder())
         return self._send(prepared)
 
     def run(self, command: Sequence[str]) -> Job:

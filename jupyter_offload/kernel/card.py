@@ -111,7 +111,9 @@ def resources_text(job: Job) -> str:
     if asked.disk:
         found.append(f"{asked.disk} disk")
     if asked.gpus:
-        found.append(f"{asked.gpus} GPU{'' if asked.gpus == 1 else 's'}" + (f" ({asked.gpu_model})" if asked.gpu_model else ""))
+        found.append(
+            f"{asked.gpus} GPU{'' if asked.gpus == 1 else 's'}" + (f" ({asked.gpu_model})" if asked.gpu_model else "")
+        )
     if asked.time_seconds:
         found.append(f"at most {show_duration(asked.time_seconds)}")
     return " · ".join(found)
@@ -180,7 +182,9 @@ def _text(job: Job, label: str, notes: Sequence[str], now: float) -> str:
     resources = resources_text(job)
     if resources:
         lines.append(f"  {resources}")
-    lines.append(f"  ships {ships_text(job.request.ships)}" if job.request.kind is not Kind.COMMAND or job.request.ships else "")
+    lines.append(
+        f"  ships {ships_text(job.request.ships)}" if job.request.kind is not Kind.COMMAND or job.request.ships else ""
+    )
     progress = _progress(job)
     if progress and not job.state.terminal:
         lines.append(f"  {progress[1]}")
@@ -219,7 +223,9 @@ def _html(job: Job, label: str, notes: Sequence[str], now: float) -> str:
     progress = _progress(job)
     if progress and not job.state.terminal:
         share, text = progress
-        body.append(f'<div class="o-bar" role="progressbar" aria-valuenow="{100 * share:.0f}"><i style="width:{100 * share:.1f}%"></i></div>')
+        body.append(
+            f'<div class="o-bar" role="progressbar" aria-valuenow="{100 * share:.0f}"><i style="width:{100 * share:.1f}%"></i></div>'
+        )
         body.append(f'<div class="o-note">{escape(text)}</div>')
     if job.reason:
         body.append(f'<div class="o-reason">{escape(job.reason)}</div>')

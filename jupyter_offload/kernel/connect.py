@@ -64,7 +64,9 @@ def _runtime(environ: Mapping[str, str]) -> Path:
     return Path(jupyter_runtime_dir())
 
 
-def start_headless(environ: Mapping[str, str], *, answers: Callable[[Connection], bool], seconds: float = START_SECONDS) -> Connection:
+def start_headless(
+    environ: Mapping[str, str], *, answers: Callable[[Connection], bool], seconds: float = START_SECONDS
+) -> Connection:
     """Start a service and return its connection when it answers.
 
     Raises `ServiceUnreachable` with the end of what the service wrote when it does not answer within ``seconds``.
@@ -106,4 +108,3 @@ def _tail(descriptor: int, environ: Mapping[str, str]) -> str:
             return ""
         text = log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").strip()
     return ":\n  " + "\n  ".join(text.splitlines()[-12:])
-

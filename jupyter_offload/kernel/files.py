@@ -56,7 +56,9 @@ def _expand(path: str, folder: Path) -> Iterator[Path]:
         for name in sorted(files):
             file = Path(here, name)
             if file.is_symlink():
-                raise FileRefused(f"--file: {file.relative_to(folder)} is a link", hint="Name what it points to.", path=path)
+                raise FileRefused(
+                    f"--file: {file.relative_to(folder)} is a link", hint="Name what it points to.", path=path
+                )
             yield file
 
 
@@ -82,6 +84,8 @@ def find_secrets(secrets: Mapping[str, str], folder: Path) -> dict[str, bytes]:
             ) from error
         if len(data) > SECRET_BYTES:
             limit = show_bytes(SECRET_BYTES)
-            raise FileRefused(f"--secret {name}: {path} is larger than {limit}", hint="Send data with --file.", path=path)
+            raise FileRefused(
+                f"--secret {name}: {path} is larger than {limit}", hint="Send data with --file.", path=path
+            )
         found[name] = data
     return found

@@ -122,7 +122,9 @@ def follow(job: Job, sink: Sink, *, rich: bool = True) -> None:
 def _read(job: Job, stream: _Stream, show: Callable[[_Stream, str | dict[str, Any]], None], *, wait: bool) -> None:
     client = job._session.client  # noqa: SLF001
     ended = job.state.terminal
-    piece = client.logs(job.id, stream.name, offset=stream.offset, wait_seconds=_WAIT_SECONDS if wait and not ended else 0)
+    piece = client.logs(
+        job.id, stream.name, offset=stream.offset, wait_seconds=_WAIT_SECONDS if wait and not ended else 0
+    )
     data = piece.data[max(0, stream.offset - piece.offset) :]
     stream.offset = max(stream.offset, piece.offset + len(piece.data))
     for event in stream.events.feed(data):

@@ -14,7 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_offload.errors import JobCancelled, JobError, JobFailed, JobLost, OffloadError, ResultUnavailable, from_json
+from jupyter_offload.errors import (
+    JobCancelled,
+    JobError,
+    JobFailed,
+    JobLost,
+    OffloadError,
+    ResultUnavailable,
+    from_json,
+)
 from jupyter_offload.job import Job as Record
 from jupyter_offload.job import Kind, Resources, State, short_ids
 from jupyter_offload.kernel import card
@@ -313,24 +321,27 @@ class Job(concurrent.futures.Future[Any]):
     def show_on(self, show: Callable[[dict[str, object]], None]) -> None:
         """Have the card's updates given to ``show`` while this process lives."""
         self._show = show
+        self._shown_state, self._shown_at = self._news(), time.monotonic()
 
-    def note(self, text: str) -> None:
-        """Add a line to the card."""
-        self._notes.append(text)
+    def note(self, text: str, *, instead: bool = False) -> None:
+        """Add a line to the card, or put it in the place of those before."""
+        self._notes = [text] if instead else [*self._notes, text]
         self.update_card(force=True)
 
     def update_card(self, *, force: bool = False) -> None:
         """Show the card anew when there is news, at most twice a second."""
         if self._show is None:
             return
-        news = (self._record.state, self._record.reason, self._record.notes, self._progress(), tuple(self._notes))
+        news = self._news()
         now = time.monotonic()
         if force or (news != self._shown_state and (now - self._shown_at >= CARD_SECONDS or self.state.terminal)):
             self._shown_state, self._shown_at = news, now
             self._show(self.card())
 
-    def _progress(self) -> object:
-        return [task.progress for task in self._record.tasks[:1]]
+    def _news(self) -> tuple[object, ...]:
+        record = self._record
+        progress = [task.progress for task in record.tasks[:1]]
+        return (record.state, record.reason, record.notes, record.stale_since, progress, tuple(self._notes))
 
     def tick(self) -> None:
         """Show the elapsed time anew when that is due."""
@@ -341,8 +352,7 @@ class Job(concurrent.futures.Future[Any]):
         """Return in how many seconds `tick` should be called at the latest."""
         if self._show is None:
             return _LONGEST_TICK
-        waiting = (self._record.state, self._record.reason) != (self._shown_state or (None, None))[:2]  # type: ignore[index]
-        if waiting:
+        if self._news() != self._shown_state:
             return CARD_SECONDS
         return self._tick_seconds() if self.running() else _LONGEST_TICK
 

@@ -141,7 +141,12 @@ def run_parser() -> Parser:
     parser.add_argument("notebook", nargs="?", help="a notebook; it comes back executed as NAME.offload.ipynb")
     parser.add_argument("-o", "--output", metavar="PATH", help="where the executed notebook goes")
     parser.add_argument(
-        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the notebook (JSON or text)"
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the notebook (JSON or text)",
     )
     _common(parser)
     return parser
@@ -157,10 +162,28 @@ def _common(parser: Parser) -> None:
     add("--name", help="the job's name: small letters, digits, dashes")
     add("--site", help="where it runs")
     add("--image", help="a name from the site's list, or a reference such as docker://…")
-    add("--file", dest="files", nargs="+", action="extend", default=[], metavar="PATH", help="files or folders that travel")
+    add(
+        "--file",
+        dest="files",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH",
+        help="files or folders that travel",
+    )
     add("--fetch", nargs="+", action="extend", default=[], metavar="GLOB", help="files that come back")
-    add("--secret", dest="secrets", nargs="+", action="extend", default=[], metavar="NAME=FILE", help="a file for $OFFLOAD_SECRET_NAME")
-    add("--pip", nargs="+", action="extend", default=[], metavar="REQUIREMENT", help="packages for a cached environment")
+    add(
+        "--secret",
+        dest="secrets",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=FILE",
+        help="a file for $OFFLOAD_SECRET_NAME",
+    )
+    add(
+        "--pip", nargs="+", action="extend", default=[], metavar="REQUIREMENT", help="packages for a cached environment"
+    )
     add("--env", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="environment variables, literally")
     add("--wait", action="store_true", help="wait and show the output as it comes")
     add("--detach", action="store_true", help="return at once, also with -o")

@@ -41,7 +41,7 @@ def presentable(error: OffloadError, remote: Sequence[str] = (), *, frames: bool
             found.append(f"{_DIM}→{_END} {error.hint}")
         return found
 
-    error._render_traceback_ = render  # type: ignore[attr-defined]  # noqa: SLF001
+    error._render_traceback_ = render  # type: ignore[attr-defined]
     return error
 
 

@@ -15,7 +15,9 @@ from jupyter_offload.kernel.session import Session, session
 __all__ = ["current_folder", "origin_of", "send", "user_namespace"]
 
 
-def send(prepared: Prepared, *, again: bool = False, reuse: bool = False, to: Session | None = None) -> tuple[Job, bool]:
+def send(
+    prepared: Prepared, *, again: bool = False, reuse: bool = False, to: Session | None = None
+) -> tuple[Job, bool]:
     """Submit; return the job and whether it is an earlier twin. Raises what the service refuses it for."""
     home = to or session()
     with prepared.bundle() as path:
