@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from jupyter_offload.batch.base import BatchInfo, Chunk, Fetched, Found, Handle, Status, Submission
 from jupyter_offload.batch.condor import selection, states
+from jupyter_offload.batch.condor.checks import Check, checks
 from jupyter_offload.batch.condor.coalesce import Coalescer
 from jupyter_offload.batch.condor.config import CondorConfig
 from jupyter_offload.batch.condor.files import Files
@@ -90,6 +91,10 @@ class CondorBatch:
     async def describe(self) -> BatchInfo:
         """Ask the collector for the worker nodes."""
         return await describe(self.schedd)
+
+    def checks(self) -> AsyncIterator[Check]:
+        """Yield the links of the chain to this schedd, for `doctor`."""
+        return checks(self.schedd)
 
     async def close(self) -> None:
         """End the workers."""

@@ -17,7 +17,7 @@ import jupyter_offload
 from jupyter_offload.batch.condor.config import CondorConfig
 from jupyter_offload.batch.condor.tokens import Token, discover, read_token
 
-__all__ = ["Identity", "prepare"]
+__all__ = ["Identity", "identity_key", "prepare", "token_source"]
 
 _SYSTEM_VARIABLES = (
     "CONDOR_CONFIG",

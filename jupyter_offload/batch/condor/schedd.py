@@ -49,6 +49,10 @@ class Schedd:
             self._location = found
         return self._location
 
+    async def bindings(self) -> str:
+        """Return the version of the HTCondor bindings."""
+        return str(await self._call("reader", "version", {}, self.config.locate_seconds))
+
     async def query(self, constraint: str, projection: Sequence[str]) -> list[dict[str, Any]]:
         """Return the jobs in the queue that match, as dicts of the attributes they have."""
         return await self._rows("query", {"constraint": constraint}, projection, self.config.query_seconds)
