@@ -179,9 +179,9 @@ def tar(**files: bytes) -> bytes:
 
 TRAP = """
 trap 'kill $child 2>/dev/null; echo term > term; echo got-term; tar cf output.tmp term; mv output.tmp output.tar; exit 7' TERM
-echo ready
 sleep 600 &
 child=$!
+echo ready
 wait
 """
 STUBBORN = """
