@@ -8,6 +8,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import functools
 import linecache
 import sys
 import textwrap
@@ -105,24 +106,31 @@ def _may_be(node: ast.ClassDef, cls: type, codes: list[types.CodeType]) -> bool:
     return not any(isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) for item in node.body)
 
 
-def _parse(filename: str, code_flags: int) -> tuple[str, set[types.CodeType], ast.Module] | None:
+def _parse(filename: str, code_flags: int) -> tuple[str, frozenset[types.CodeType], ast.Module] | None:
     """Return a file's text, all code objects that it compiles to, and its tree.
 
-    IPython compiles a cell statement by statement, a script is compiled whole, and the two give different code for a
-    call of an imported module's function; so both ways count. `code_flags` are those of the code that is looked for: a
-    ``from __future__`` import holds for the rest of an IPython session.
+    `code_flags` are those of the code that is looked for: a ``from __future__`` import holds for the rest of an IPython
+    session.
     """
     text = "".join(linecache.getlines(filename))
-    if not text:
-        return None
-    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | (code_flags & FUTURE)
+    return _compiled(text, filename, code_flags & FUTURE) if text else None
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(text: str, filename: str, future: int) -> tuple[str, frozenset[types.CodeType], ast.Module] | None:
+    """Compile a text once for all of its functions.
+
+    IPython compiles a cell statement by statement, a script is compiled whole, and the two give different code for a
+    call of an imported module's function; so both ways count.
+    """
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | future
     try:
         tree = ast.parse(text)
         units = [ast.Module([statement], []) for statement in tree.body]
         made = [compile(unit, filename, "exec", flags=flags, dont_inherit=True) for unit in [tree, *units]]
     except (SyntaxError, ValueError):
         return None
-    return text, {code for unit in made for code in _walk(unit)}, tree
+    return text, frozenset(code for unit in made for code in _walk(unit)), tree
 
 
 def _walk(code: types.CodeType) -> Iterator[types.CodeType]:
