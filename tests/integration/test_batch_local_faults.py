@@ -71,7 +71,8 @@ def demand(**changes: int) -> Demand:
 async def test_more_memory_than_asked_for_ends_the_task_and_says_how_much(session: Session) -> None:
     hog = f"{PYTHON} -S -c \"x = b'x' * (200 << 20); import time; time.sleep(600)\""
     script = (
-        f"trap : TERM\n{hog} &\nwait $!; wait $!; echo $? > code; tar cf output.tmp code; mv output.tmp output.tar\n"
+        f"trap : TERM\n({hog}; echo $? > code) &\nuntil [ -s code ]; do sleep 0.05; done\n"
+        "tar cf output.tmp code; mv output.tmp output.tar\n"
     )
     [[handle]] = await session.run(session.job(script, demand=demand()))
     [status] = await session.ended([handle])
