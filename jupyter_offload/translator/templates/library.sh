@@ -374,7 +374,7 @@ o_inside() { # o_inside <absolute path without links>: whether it lies in an emp
 }
 
 o_add() { # o_add <path below the working directory>: a file, or all files of a folder
-  local path=$1 folder=$o_base target sub
+  local path=$1 folder target sub
   if [[ -d $path ]]; then
     if cd -P -- "$o_base/$path" && ! o_inside "$PWD"; then
       o_note "not fetched, it lies outside the job's own folders: $path"
@@ -395,11 +395,14 @@ o_add() { # o_add <path below the working directory>: a file, or all files of a 
   fi
   [[ -z ${o_seen["$path"]-} ]] || return
   o_seen["$path"]=1
-  if [[ $path == */* ]]; then
-    cd -P -- "$o_base/${path%/*}" && folder=$PWD
+  folder=.
+  [[ $path != */* ]] || folder=${path%/*}
+  if [[ $folder != "$o_folder" ]]; then # usually that of the file before
+    o_folder=$folder o_where=''
+    cd -P -- "$o_base/$folder" && o_where=$PWD
     cd -P -- "$o_base" || return
   fi
-  target=$folder
+  target=$o_where
   if [[ -L $path ]]; then
     target=$(readlink -f -- "$path" && printf x) # x: a name may end in newlines
     target=${target%?x}
