@@ -112,7 +112,11 @@ def test_bad_requests_are_refused_with_the_way_out(service):
     cases = [
         (command("true", site="nowhere"), "UnknownName", "there is no site 'nowhere'"),
         (command("true", image="nothing"), "UnknownName", "has no image 'nothing'"),
-        (command("true", resources=Resources(memory="100TiB")), "LimitExceeded", "memory: asked 100 TiB, the site local allows"),
+        (
+            command("true", resources=Resources(memory="100TiB")),
+            "LimitExceeded",
+            "memory: asked 100 TiB, the site local allows",
+        ),
         (command("true", resources=Resources(memory="12 apples")), "BadQuantity", "12 apples"),
         (command("true", name="a'b\n$(x)"), "UsageError", "is not a job name"),
         (command(), "UsageError", "no command"),
@@ -151,4 +155,3 @@ def test_the_doctor_ends_with_the_round_trip_of_a_tiny_job(service):
     assert names[-1] == "round trip"
     assert answer["checks"][-1]["ok"] is True, answer["checks"][-1]
     assert service.json("GET", "/jobs")["jobs"] == []
-
