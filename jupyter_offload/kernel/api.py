@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jupyter_offload.kernel.future import Job
@@ -20,13 +20,13 @@ __all__ = ["Offload", "get", "jobs", "options", "run", "submit", "wait"]
 class Offload:
     """Options, and the ways to submit with them; made by `options`. It can be used again and again."""
 
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
     def submit(self, function: Callable[..., object], /, *args: object, **kwargs: object) -> Job:
         """Run ``function(*args, **kwargs)`` elsewhere; return its `Job`, whose result is the function's return value.
 
-        A function of the notebook travels as source with the values of its globals. Raises `CannotEncode`, naming the argument, and what the
-        site refuses.
+        A function of the notebook travels as source with the values of its globals. Raises `CannotEncode`, naming the argument,
+        and what the site refuses.
         """
         prepared = prepare_call(function, args, kwargs, self.options, user_ns=user_namespace(), folder=current_folder())
         return self._send(prepared)
@@ -65,8 +65,8 @@ def options(
 ) -> Offload:
     """Return an `Offload` with these options; they never collide with a function's own arguments.
 
-    Amounts are Kubernetes quantities (``"2"``, ``"500m"``, ``"1GiB"``), ``time`` is a duration (``"10m"``) or a number of seconds, ``gpus`` a
-    count or ``"A100:4"``, ``secrets`` the path of each secret's file by name. Raises `UsageError`, naming the option.
+    Amounts are Kubernetes quantities (``"2"``, ``"500m"``, ``"1GiB"``), ``time`` is a duration (``"10m"``) or a number of seconds,
+    ``gpus`` a count or ``"A100:4"``, ``secrets`` the path of each secret's file by name. Raises `UsageError`, naming the option.
     """
     return Offload(
         make_options(
@@ -117,5 +117,6 @@ def wait(
     jobs: Iterable[Job], timeout: float | None = None, return_when: str = concurrent.futures.ALL_COMPLETED
 ) -> tuple[set[Job], set[Job]]:
     """Wait for jobs, at most ``timeout`` seconds; return ``(done, not done)``, as `concurrent.futures.wait` does."""
-    found = concurrent.futures.wait(list(jobs), timeout, return_when)
-    return found.done, found.not_done
+    asked = set(jobs)
+    done = concurrent.futures.wait(asked, timeout, return_when).done
+    return {job for job in asked if job in done}, {job for job in asked if job not in done}

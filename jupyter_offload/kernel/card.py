@@ -55,7 +55,8 @@ overflow:hidden;text-overflow:ellipsis}
 .jp-Offload-card .o-chip b{font-weight:600}.jp-Offload-card .o-chip span{color:var(--o-dim)}
 .jp-Offload-card .o-bar{height:4px;border-radius:2px;background:var(--o-soft);margin-top:8px;overflow:hidden}
 .jp-Offload-card .o-bar i{display:block;height:100%;background:var(--o-tone)}
-.jp-Offload-card code{background:none;color:inherit;font-family:var(--jp-code-font-family,ui-monospace,Menlo,Consolas,monospace);font-size:12px}
+.jp-Offload-card code{background:none;color:inherit;
+font-family:var(--jp-code-font-family,ui-monospace,Menlo,Consolas,monospace);font-size:12px}
 .jp-Offload-card.o-ok{--o-tone:var(--o-ok)}.jp-Offload-card.o-bad{--o-tone:var(--o-bad)}
 .jp-Offload-card.o-warn{--o-tone:var(--o-warn)}.jp-Offload-card.o-go{--o-tone:var(--o-go)}
 """
@@ -151,7 +152,7 @@ def state_badge(state: State) -> str:
     return f"{ICONS[state]} {state.value}"
 
 
-def _lines(job: Job, notes: Sequence[str], now: float) -> list[str]:
+def _lines(job: Job, notes: Sequence[str]) -> list[str]:
     found = list(job.notes)
     attempts = max((task.attempts for task in job.tasks), default=0)
     if attempts > 1 and not any("again" in note for note in found):
@@ -192,7 +193,7 @@ def _text(job: Job, label: str, notes: Sequence[str], now: float) -> str:
         lines.append(f"  {job.reason}")
     if job.hint and job.state is not State.SUCCEEDED:
         lines.append(f"  → {job.hint}")
-    lines += [f"  {note}" for note in _lines(job, notes, now)]
+    lines += [f"  {note}" for note in _lines(job, notes)]
     lines.append(f"  {_next_step(job, label)}")
     return "\n".join(line for line in lines if line)
 
@@ -224,14 +225,15 @@ def _html(job: Job, label: str, notes: Sequence[str], now: float) -> str:
     if progress and not job.state.terminal:
         share, text = progress
         body.append(
-            f'<div class="o-bar" role="progressbar" aria-valuenow="{100 * share:.0f}"><i style="width:{100 * share:.1f}%"></i></div>'
+            f'<div class="o-bar" role="progressbar" aria-valuenow="{100 * share:.0f}">'
+            f'<i style="width:{100 * share:.1f}%"></i></div>'
         )
         body.append(f'<div class="o-note">{escape(text)}</div>')
     if job.reason:
         body.append(f'<div class="o-reason">{escape(job.reason)}</div>')
     if job.hint and job.state is not State.SUCCEEDED:
         body.append(f'<div class="o-hint">→ {escape(job.hint)}</div>')
-    body += [f'<div class="o-note">{escape(note)}</div>' for note in _lines(job, notes, now)]
+    body += [f'<div class="o-note">{escape(note)}</div>' for note in _lines(job, notes)]
     steps = " · ".join(f"<code>{escape(step)}</code>" for step in _next_step(job, label).split(" · "))
     body.append(f'<div class="o-note">{steps}</div>')
     return f'<style>{STYLE}</style><div class="jp-Offload-card {tone}">{"".join(body)}</div>'
@@ -242,7 +244,10 @@ def _ships_html(ships: Iterable[Shipment]) -> str:
     if not found:
         return ""
     chips = [
-        f'<span class="o-chip" title="{html.escape(item.what)}"><b>{html.escape(item.name)}</b> <span>{html.escape(_what(item))}</span></span>'
+        (
+            f'<span class="o-chip" title="{html.escape(item.what)}"><b>{html.escape(item.name)}</b> '
+            f"<span>{html.escape(_what(item))}</span></span>"
+        )
         for item in found[:_SHOWN_SHIPS]
     ]
     if len(found) > _SHOWN_SHIPS:

@@ -17,7 +17,7 @@ def show_card(job: Job) -> None:
     from IPython.display import display
 
     shell = get_ipython()
-    handle = display(job.card(), raw=True, display_id=True)
+    handle = display(job.card(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
     # Only a front end of a kernel can change what it has shown; a terminal would print it again.
     if handle is not None and hasattr(shell, "kernel"):
         job.show_on(_updater(handle.display_id))
@@ -27,7 +27,7 @@ def _updater(display_id: str) -> Callable[[dict[str, object]], None]:
     from IPython.display import update_display
 
     def update(data: dict[str, object]) -> None:
-        update_display(data, display_id=display_id, raw=True)
+        update_display(data, display_id=display_id, raw=True)  # type: ignore[no-untyped-call]
 
     return update
 
@@ -36,7 +36,7 @@ def show_bundle(html: str, text: str) -> None:
     """Show HTML, or its text where there is no HTML."""
     from IPython.display import display
 
-    display({"text/html": html, "text/plain": text}, raw=True)
+    display({"text/html": html, "text/plain": text}, raw=True)  # type: ignore[no-untyped-call]
 
 
 class CellSink:

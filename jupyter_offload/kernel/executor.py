@@ -38,7 +38,8 @@ class Executor(concurrent.futures.Executor):
     ) -> Iterator[Any]:
         """Submit a call for each set of arguments; yield the results in order.
 
-        Raises `TimeoutError` when a result is not there ``timeout`` seconds after this call; jobs whose results are not taken are cancelled.
+        Raises `TimeoutError` when a result is not there ``timeout`` seconds after this call; jobs whose results are not taken
+        are cancelled.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         jobs = [self.submit(fn, *args) for args in zip(*iterables, strict=False)]

@@ -381,4 +381,7 @@ def still_running(job: Job) -> str:
     """Return what to say when somebody stops waiting."""
     if job.state.terminal:
         return f"{job.shown} has ended: {job.state.value}. Its result: %offload result {job.shown}"
-    return f"Stopped waiting. {job.shown} goes on ({job.state.value}); %offload cancel {job.shown} stops it, %offload wait {job.shown} waits again."
+    return (
+        f"Stopped waiting. {job.shown} goes on ({job.state.value}); "
+        f"%offload cancel {job.shown} stops it, %offload wait {job.shown} waits again."
+    )

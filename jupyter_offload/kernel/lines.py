@@ -220,13 +220,16 @@ class Lines:
         job, twin = send(prepared, again=options.again, reuse=options.reuse)
         place = (target or path.with_name(f"{path.stem}.offload.ipynb")).absolute()
         self._shown(job, twin=twin)
-        job.on_end(lambda ended: ended.note(_saved(ended, place)))
         if options.waits:
             try:
                 finish(job, self._shell)
             finally:
                 if job.done():
                     print(_saved(job, place))
+                else:
+                    job.on_end(lambda ended: ended.note(_saved(ended, place)))
+        else:
+            job.on_end(lambda ended: ended.note(_saved(ended, place)))
 
     def _shown(self, job: Job, *, twin: bool) -> None:
         if twin:

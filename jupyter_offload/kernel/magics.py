@@ -27,6 +27,8 @@ __all__ = ["OffloadMagics", "load_ipython_extension", "unload_ipython_extension"
 class OffloadMagics(Magics):
     """The magics, with what they share: the names that IPython itself made, and the binder of names that come back."""
 
+    shell: Any
+
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
         self.binder = Binder(shell)

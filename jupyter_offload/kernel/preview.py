@@ -46,8 +46,9 @@ def show_preview(prepared: Prepared, preview: Mapping[str, Any]) -> None:
         ]
     )
     body = [
-        f'<div class="o-head"><span class="o-id">{html.escape(request.name)}</span><span class="o-state">◇ dry run</span>'
-        f'<span class="o-meta">nothing was submitted</span></div>',
+        '<div class="o-head">',
+        f'<span class="o-id">{html.escape(request.name)}</span><span class="o-state">◇ dry run</span>',
+        '<span class="o-meta">nothing was submitted</span></div>',
         *(f'<div class="o-note">{html.escape(line)}</div>' for line in lines),
         html_table(head, rows) if rows else "",
     ]

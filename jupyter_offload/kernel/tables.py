@@ -34,7 +34,8 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         + "</tr>"
         for row in rows
     )
-    return f'<table style="border-collapse:collapse;border:none;margin-top:6px;font-size:12.5px"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    style = "border-collapse:collapse;border:none;margin-top:6px;font-size:12.5px"
+    return f'<table style="{style}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def table_bundle(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], nothing: str) -> tuple[str, str]:
@@ -77,10 +78,7 @@ def sites_rows(sites: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         mark = {"ok": "✓ ok", "stale": "! stale", "error": "✗ error"}.get(state, state)
         if site.get("stale_since"):
             mark = f"! stale since {time.strftime('%H:%M', time.localtime(site['stale_since']))}"
-        gpus = ", ".join(
-            f"{gpu.get('model') or 'GPU'} × {gpu.get('count') or gpu.get('total') or '?'}"
-            for gpu in site.get("gpus") or ()
-        )
+        gpus = ", ".join(f"{gpu.get('model') or 'GPU'} × {gpu.get('total', '?')}" for gpu in site.get("gpus") or ())
         images = ", ".join(
             f"{image['name']} ({image['python']})" if image.get("python") else str(image["name"])
             for image in site.get("images") or ()
