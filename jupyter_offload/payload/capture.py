@@ -36,7 +36,7 @@ class Part:
     first_line: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Unit:
     """One object that travels as code: ``strong`` must be defined before it, ``weak`` before it is called."""
 

@@ -26,7 +26,7 @@ _DOLLAR = re.compile(r"(?<!\$)\$([^\W\d]\w*)")
 _AT = re.compile(r"@([^\W\d]\w*)")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Hidden:
     """What a call hides: names, parsed code, whether that is a function of its own, and what cannot be seen."""
 

@@ -20,7 +20,7 @@ REQUIRED, MAYBE, OPTIONAL, BOUND, LATE = 1, 2, 4, 8, 16
 """Circumstances of a read: never bound before, perhaps bound, its NameError is caught, bound, in an escaped body."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False)
 class Use:
     """One read of a global name inside a body, relative to the moment the body is entered."""
 
@@ -53,7 +53,7 @@ class Body:
         return self.immediate or (self.awaitable and awaited)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Place:
     """All circumstances met at one place where a name is read."""
 
@@ -62,7 +62,7 @@ class Place:
     marks: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Ledger:
     """Collects the reads of one cell; ``bodies`` are the functions that a global name may stand for.
 

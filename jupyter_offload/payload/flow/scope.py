@@ -14,7 +14,7 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 Kind = Literal["module", "class", "function", "comprehension", "type"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Bindings:
     """What a block binds in its own scope, without looking into the blocks nested in it."""
 
