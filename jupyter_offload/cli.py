@@ -242,17 +242,19 @@ def run(context: typer.Context) -> None:
     Examples: jupyter offload run --image science --cpus 4 --file train.py -- python train.py;
     jupyter offload run analysis.ipynb --wait
     """
-    from jupyter_offload.kernel.running import run_line
+    from jupyter_offload.cli_run import run_words
+    from jupyter_offload.kernel.session import session
 
-    words = list(sys.argv[sys.argv.index("run") + 1 :]) if "run" in sys.argv else list(context.args)
-    as_json = "--json" in words[: words.index("--") if "--" in words else None]
+    words = list(context.args)
+    own = words[: words.index("--")] if "--" in words else words
+    as_json = "--json" in own
     if as_json:
         words.remove("--json")
-    outcome = run_line(words)
-    if outcome is None:
+    job = run_words(words, session(), quiet=as_json)
+    if job is None:
         return
-    _print(job_details(outcome.record), outcome.record.to_json(), as_json=as_json)
-    if outcome.done() and outcome.record.state is not State.SUCCEEDED:
+    _print(job_details(job), job.to_json(), as_json=as_json)
+    if job.state.terminal and job.state is not State.SUCCEEDED:
         raise typer.Exit(1)
 
 

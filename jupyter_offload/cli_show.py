@@ -126,19 +126,19 @@ def sites_table(sites: Sequence[Mapping[str, Any]]) -> RenderableType:
         table.add_column(title, no_wrap=True)
     table.add_column("images", overflow="fold")
     for site in sites:
-        info = site.get("info") or {}
-        can = info.get("capabilities") or {}
-        gpus = ", ".join(f"{gpu['free']} of {gpu['total']} {gpu['model']}" for gpu in info.get("gpus") or ())
+        can = site.get("capabilities") or {}
+        gpus = ", ".join(f"{gpu['free']} of {gpu['total']} {gpu['model']}" for gpu in site.get("gpus") or ())
         colour = {"ok": "green", "stale": "yellow"}.get(str(site.get("state")), "red")
         containers = {True: "yes", False: "missing", None: "not known"}[can.get("containers")]
-        images = ", ".join(f"{image['name']} (Python {image['python'] or '?'})" for image in info.get("images") or ())
-        cores = "" if info.get("cpus_total") is None else f"{info.get('cpus_free')} of {info['cpus_total']}"
-        own = f"own Python {info.get('python') or ''}"
+        images = ", ".join(f"{image['name']} (Python {image['python'] or '?'})" for image in site.get("images") or ())
+        slots = site.get("slots") or {}
+        cores = "" if slots.get("total") is None else f"{slots.get('free')} of {slots['total']}"
+        own = f"own Python {site.get('python') or ''}"
         since = site.get("stale_since")
         state = str(site.get("state")) + (time.strftime(" since %H:%M", time.localtime(since)) if since else "")
         table.add_row(
             Text(str(site["name"]) + (" (default)" if site.get("default") else ""), style="bold"), Text(state, style=colour),
-            str(info.get("batch", "")), cores, gpus or "none", containers, str(can.get("logs", "")), images or own,
+            str(site.get("batch", "")), cores, gpus or "none", containers, str(can.get("logs", "")), images or own,
         )  # fmt: skip
     problems = [
         Text(f"{site['name']}: {site['error'].get('message')}\n  → {site['error'].get('hint')}", style="yellow")
