@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from parts.service import Service
@@ -84,8 +85,8 @@ def test_it_leaves_the_session_of_whoever_starts_it(service):
     pid = service.connection()["pid"]
     try:
         assert os.getsid(pid) == pid != os.getsid(0)
-        assert os.readlink(f"/proc/{pid}/fd/1") == "/dev/null"
-        assert os.readlink(f"/proc/{pid}/cwd") == "/"
+        assert Path(f"/proc/{pid}/fd/1").readlink() == Path("/dev/null")
+        assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
     finally:
         os.kill(pid, 15)
         service.wait_until(lambda: not service.file.exists())

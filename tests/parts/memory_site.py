@@ -59,6 +59,11 @@ class MemorySite:
         """``"before"``: break off before the deed; ``"after"``: after it; an exception: raise it; an event: wait for it first."""
         self.faults.setdefault(call, deque()).extend(faults)
 
+    async def called(self, call: str, times: int = 1) -> None:
+        """Wait until a method was called so often."""
+        while sum(name == call for name, _ in self.calls) < times:
+            await asyncio.sleep(0.005)
+
     def of(self, job_id: str) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.handle.job_id == job_id]
 

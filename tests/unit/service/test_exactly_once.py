@@ -91,7 +91,7 @@ async def test_what_queues_up_goes_in_one_call_and_a_refused_one_spoils_no_other
     bench.site.fail("submit", gate)
     requests = [command("true") for _ in range(6)]
     await bench.submit(requests[0])
-    await asyncio.sleep(0.05)
+    await bench.site.called("submit")
     for request in requests[1:]:
         await bench.submit(request)
     # the next call, of five, is refused as a whole; then each goes for itself, the first of them is refused again
@@ -121,7 +121,8 @@ async def test_a_service_that_is_killed_in_a_call_goes_on_with_the_same_job(benc
         setattr(bench.site, call, deaf)
     request = command("true")
     await bench.submit(request)
-    await asyncio.sleep(0.1)
+    await bench.site.called(call)
+    await asyncio.sleep(0.05)
     assert (await bench.service.job("ann", request.id)).state is State.PREPARING
     if when == "after":
         setattr(bench.site, call, original)

@@ -140,7 +140,7 @@ async def test_cancel_before_the_site_has_it(bench):
     bench.site.fail("submit", gate)
     first, second = command("true"), command("true")
     await bench.submit(first)
-    await asyncio.sleep(0.05)
+    await bench.site.called("submit")
     await bench.submit(second)
     assert (await bench.service.cancel("ann", second.id)).state is State.CANCELLED  # never sent
     assert (await bench.service.cancel("ann", first.id)).state is State.CANCELLING  # on its way
@@ -198,6 +198,7 @@ async def test_a_deleted_store_is_rebuilt_from_the_job_folders(bench):
     gate = asyncio.Event()
     bench.site.fail("submit", gate)
     await bench.submit(waiting)
+    await bench.site.called("submit", 3)
     before = (await bench.service.jobs("ann")).revision
     await bench.service.close()
     bench.folders.database.unlink()
