@@ -20,7 +20,7 @@ import pytest
 from jupyter_offload.batch.base import OUT, Demand, Handle
 from jupyter_offload.batch.local import LocalBatch
 from jupyter_offload.batch.processes import procfs
-from jupyter_offload.batch.processes.spool import Spool, read_record
+from jupyter_offload.batch.processes.spool import Spool, read_record, write_record
 from jupyter_offload.batch.processes.task import MARKER
 from jupyter_offload.job import State
 
@@ -283,6 +283,38 @@ async def test_a_machine_that_restarts_loses_no_task(session: Session) -> None:
     )
     await session.ended([third])
     assert (await session.batch.poll([first]))[0].state is State.RUNNING
+
+
+async def test_a_container_that_restarts_is_told_from_a_supervisor_that_vanished(session: Session) -> None:
+    [[handle]] = await session.run(session.job(TRAP, rerun=False))
+    await session.ready(handle)
+    path = spool(session).state(f"{handle.job_id}~{handle.attempt}", 0, "run")
+    record = read_record(path)
+    assert record is not None
+    write_record(path, {**record, "namespace": "pid:[1]"})
+    os.kill(int(record["pid"]), signal.SIGKILL)
+    [status] = await session.ended([handle])
+    assert status.reason == "the container restarted while it ran, and it may not start again"
+
+
+async def test_a_pid_that_was_used_again_is_sent_no_signal(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    [[handle]] = await session.run(session.job(TRAP))
+    await session.ready(handle)
+    path = spool(session).state(f"{handle.job_id}~{handle.attempt}", 0, "run")
+    record = read_record(path)
+    assert record is not None
+    sent: list[int] = []
+    kill = os.kill
+    monkeypatch.setattr(os, "kill", lambda pid, number: (sent.append(pid), kill(pid, number))[1])
+    for change in ({"pid": str(os.getpid())}, {"start": "1"}, {"boot": "another"}, {"namespace": "pid:[1]"}):
+        write_record(path, {**record, **change})
+        await session.batch.cancel([handle], "enough")
+        assert sent == []
+    write_record(path, record)
+    await session.batch.cancel([handle], "enough")
+    [status] = await session.ended([handle])
+    assert status.state is State.CANCELLED
+    assert set(sent) <= {int(record["pid"])}
 
 
 async def test_the_queue_moves_on_while_no_service_runs(session: Session) -> None:
