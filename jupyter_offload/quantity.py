@@ -126,10 +126,8 @@ def show_duration(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.1f} s"
     total = round(seconds)
-    if total < 60:
-        return f"{total} s"
-    if total < 3600:
-        return f"{total // 60} m {total % 60} s"
-    if total < 86400:
-        return f"{total // 3600} h {total % 3600 // 60} m"
-    return f"{total // 86400} d {total % 86400 // 3600} h"
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if total >= size:
+            rest = total % size // part
+            return f"{total // size} {unit} {rest} {smaller}" if rest else f"{total // size} {unit}"
+    return f"{total} s"

@@ -136,9 +136,7 @@ class Reporter:
         if cell.cell_type == "code":
             self._begun[cell_index] = time.monotonic()
 
-    def ends(
-        self, cell: nbformat.NotebookNode, cell_index: int, execute_reply: dict[str, object] | None = None
-    ) -> None:
+    def ends(self, cell: nbformat.NotebookNode, cell_index: int, **_: object) -> None:
         """Print what the cell did."""
         if cell.cell_type != "code":
             return
@@ -183,6 +181,7 @@ def execute(notebook: Path, where: Place, console: Console, timeout: int) -> tup
         km=manager,
         timeout=timeout,
         allow_errors=True,
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(where.folder)}},
         on_cell_execute=reporter.begins,
         on_cell_executed=reporter.ends,

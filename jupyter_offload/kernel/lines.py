@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -284,7 +285,7 @@ def save_notebook(job: Job, target: Path | None) -> Path:
         raise ResultUnavailable(
             f"{job.shown} brought no notebook back", hint=f"%offload logs {job.shown}", job_id=job.id
         )
-    partial = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    partial = place.with_name(f".{place.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     partial.write_text(json.dumps(result.notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(place)
     return place

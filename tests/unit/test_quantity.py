@@ -97,10 +97,11 @@ def test_shown_to_people():
         "5.0 MiB",
         "200 GiB",
     ]
-    assert [show_duration(value) for value in (0.42, 12, 192, 7500, 273600)] == [
+    assert [show_duration(value) for value in (0.42, 12, 192, 3600, 7500, 273600)] == [
         "0.4 s",
         "12 s",
         "3 m 12 s",
+        "1 h",
         "2 h 5 m",
         "3 d 4 h",
     ]
