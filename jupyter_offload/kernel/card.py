@@ -95,7 +95,7 @@ def elapsed(job: Job, now: float) -> str:
         if started and ended:
             return show_duration(max(0.0, ended - started))
         return ""
-    if started:
+    if started and job.state in (State.RUNNING, State.FINISHING, State.CANCELLING):
         return show_duration(max(0.0, now - started))
     begun = task.queued or job.request.created
     return f"for {show_duration(max(0.0, now - begun))}" if begun else ""

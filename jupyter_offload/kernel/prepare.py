@@ -260,7 +260,9 @@ def _fingerprint(made: Prepared, origin: Origin) -> str:
     """
     request = replace(made.request, id="", created=0.0, ships=(), source="")
     digest = hashlib.sha256()
-    plain = {"origin": [origin.notebook, origin.cell], "request": request.to_json(), "main": made.main}
+    # The cell's file name holds the number of this execution.
+    main = {key: value for key, value in made.main.items() if key != "filename"}
+    plain = {"origin": [origin.notebook, origin.cell], "request": request.to_json(), "main": main}
     digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
     for role, name, codec, data, _ in made.parts:
         digest.update(f"\0{role}\0{name}\0{codec}\0".encode("utf-8", "surrogatepass"))
