@@ -68,7 +68,13 @@ def rows(schema: dict[str, Any], node: dict[str, Any]) -> Iterator[str]:
     """Write one table row for each key of a model."""
     required = set(node.get("required", ()))
     for name, raw in node["properties"].items():
-        default = "required" if name in required else "" if raw.get("default") in (None, [], {}, "") else f"`{raw.get('default')}`"
+        default = (
+            "required"
+            if name in required
+            else ""
+            if raw.get("default") in (None, [], {}, "")
+            else f"`{raw.get('default')}`"
+        )
         if "$ref" in raw or isinstance(raw.get("default"), dict):
             default = "required" if name in required else ""
         yield f"| `{name}` | {kind(schema, raw)} | {default} | {raw.get('description', '')} |"

@@ -52,12 +52,12 @@ def run_words(words: Sequence[str], session: Session, *, quiet: bool) -> Job | N
         _print_log(session, job.record, quiet=quiet)
         concurrent.futures.wait([job])
         if prepared.request.kind is Kind.NOTEBOOK:
-            place = (
+            target = (
                 Path(found.output)
                 if found.output
                 else Path(found.notebook).with_name(f"{Path(found.notebook).stem}.offload.ipynb")
             )
-            written = save_notebook(job, place.absolute())
+            written = save_notebook(job, target.absolute())
             print(f"executed notebook: {written}", file=sys.stderr)
     return session.client.job(job.id)
 

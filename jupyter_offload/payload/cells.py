@@ -16,7 +16,26 @@ from jupyter_offload.payload.names import Blind, free_names
 
 __all__ = ["HIDDEN", "PlannedCell", "needed_names", "plan_cell"]
 
-HIDDEN = frozenset({"In", "Out", "_", "__", "___", "_i", "_ii", "_iii", "_dh", "_oh", "_ih", "get_ipython", "exit", "quit", "open", "offload"})
+HIDDEN = frozenset(
+    {
+        "In",
+        "Out",
+        "_",
+        "__",
+        "___",
+        "_i",
+        "_ii",
+        "_iii",
+        "_dh",
+        "_oh",
+        "_ih",
+        "get_ipython",
+        "exit",
+        "quit",
+        "open",
+        "offload",
+    }
+)
 """Names that IPython puts into every namespace: they never travel by themselves."""
 
 
@@ -39,7 +58,9 @@ class PlannedCell:
         return any(value.python_bound for value in self.values.values())
 
 
-def needed_names(transformed: str, user_ns: Mapping[str, object], inputs: Sequence[str] | None, hidden: Collection[str]) -> tuple[str, ...]:
+def needed_names(
+    transformed: str, user_ns: Mapping[str, object], inputs: Sequence[str] | None, hidden: Collection[str]
+) -> tuple[str, ...]:
     """Return the names that travel: those of ``inputs``, or (None) the free names of the cell that exist in the namespace.
 
     ``hidden`` are names that were there before the user began. Raises `UnknownName` for an input that does not exist, and `CaptureError`
@@ -48,10 +69,14 @@ def needed_names(transformed: str, user_ns: Mapping[str, object], inputs: Sequen
     if inputs is None:
         found = free_names(transformed)
         builtin = {load.name for load in found.loads if load.builtin}
-        return tuple(name for name in found.needed(set(user_ns) - set(hidden)) if name not in builtin or name not in HIDDEN)
+        return tuple(
+            name for name in found.needed(set(user_ns) - set(hidden)) if name not in builtin or name not in HIDDEN
+        )
     for name in inputs:
         if name not in user_ns:
-            raise UnknownName(f"-i {name}: the notebook has no such name", hint="Check the spelling, or leave -i out: names are then found.", name=name)
+            raise UnknownName(
+                f"-i {name}: the notebook has no such name", hint="Check the spelling, or leave -i out.", name=name
+            )
     return tuple(dict.fromkeys(inputs))
 
 
@@ -81,9 +106,17 @@ def plan_cell(
     pieces = [asdict(piece) for piece in capture.ordered(root)]
     found = free_names(transformed)
     return PlannedCell(
-        main={"source": source, "filename": filename, "outputs": list(outputs), "imports": list(capture.imports), "pieces": pieces},
+        main={
+            "source": source,
+            "filename": filename,
+            "outputs": list(outputs),
+            "imports": list(capture.imports),
+            "pieces": pieces,
+        },
         values={name: encode(value, name=name) for name, value in capture.values.items()},
-        functions=tuple(name for name in names if name not in capture.values and any(unit.name == name for unit in root.strong)),
+        functions=tuple(
+            name for name in names if name not in capture.values and any(unit.name == name for unit in root.strong)
+        ),
         modules=tuple(dict.fromkeys([*capture.modules, *(item.path for item in found.imports)])),
         blind=found.blind,
     )

@@ -288,7 +288,7 @@ class DirectSite:
         yield Check("images", ok=bool(info.images) or None, detail=images or "none: the site's own Python runs cells")
         yield self._containers(info.capabilities.containers)
 
-    def _containers(self, there: bool | None) -> Check:  # noqa: FBT001 - three answers: yes, no, not known
+    def _containers(self, there: bool | None) -> Check:
         if there is None:
             return Check("containers", ok=None, detail="not known before a job looks")
         if there:

@@ -214,6 +214,28 @@ async def test_a_cancelled_task_whose_supervisor_is_killed_is_cancelled(session:
     assert marked(handle) == []
 
 
+@pytest.mark.parametrize("how", ["removed", "expired"])
+async def test_nothing_of_a_task_is_left_when_its_supervisor_was_killed(session: Session, how: str) -> None:
+    life = 2.0 if how == "expired" else 3600
+    script = "trap '' TERM\n(env -i setsid /bin/sleep 600 &)\necho ready\nwhile :; do sleep 1; done\n"
+    job = replace(session.job(script, grace_seconds=1), expires=time.time() + life)
+    [[handle]] = await session.run(job)
+    await session.ready(handle)
+    pid = supervisor(session, handle)
+    await until(lambda: len(procfs.descendants(pid)) >= 3)
+    tree = procfs.descendants(pid)
+    os.kill(pid, signal.SIGKILL)
+    if how == "removed":
+        await session.batch.remove([handle])
+    else:
+        await asyncio.sleep(life)
+    await session.until([handle], lambda status: status.state is State.LOST)
+    await until(lambda: not [pid for pid in tree if procfs.identity(pid)])
+    await until(
+        lambda: not [path for kind in ("jobs", "running") for path in Path(spool(session).root, kind).iterdir()]
+    )
+
+
 async def test_a_supervisor_that_is_asked_to_end_gives_its_task_back(session: Session) -> None:
     [[handle]] = await session.run(session.job(TRAP))
     await session.ready(handle)

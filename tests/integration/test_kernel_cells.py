@@ -120,7 +120,9 @@ def test_an_interrupt_stops_the_waiting_alone(book: Notebook) -> None:
 
 def test_a_running_twin_is_attached_to_and_a_finished_one_reused(book: Notebook, home: Home) -> None:
     flag = home.root / "twin"
-    source = f"-i none --name twin\nimport os, time\nwhile not os.path.exists({str(flag)!r}): time.sleep(.05)\nprint('done')"
+    source = (
+        f"-i none --name twin\nimport os, time\nwhile not os.path.exists({str(flag)!r}): time.sleep(.05)\nprint('done')"
+    )
     first = book.run(f"%%offload {source}").cards[0]
     second = book.run(f"%%offload {source}").cards[0]
     assert second[CARD]["id"] == first[CARD]["id"]
@@ -168,7 +170,14 @@ def test_a_whole_notebook_comes_back_executed(book: Notebook, home: Home) -> Non
     import json
 
     cells = [
-        {"cell_type": "code", "id": f"c{place}", "metadata": {}, "source": source, "outputs": [], "execution_count": None}
+        {
+            "cell_type": "code",
+            "id": f"c{place}",
+            "metadata": {},
+            "source": source,
+            "outputs": [],
+            "execution_count": None,
+        }
         for place, source in enumerate(["n = 6", "n * 7"])
     ]
     content = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}

@@ -33,12 +33,18 @@ def test_links_lead_somewhere(document):
 
 
 def test_the_configuration_reference_is_up_to_date():
-    assert subprocess.run([sys.executable, ROOT / "docs" / "generate.py", "--check"], check=False).returncode == 0, "run `make docs`"
+    assert subprocess.run([sys.executable, ROOT / "docs" / "generate.py", "--check"], check=False).returncode == 0, (
+        "run `make docs`"
+    )
 
 
 def test_every_dependency_has_its_reason():
     project = (ROOT / "pyproject.toml").read_text().split("[project.scripts]")[0]
-    names = {name for name in re.findall(r'^    "([A-Za-z0-9_-]+)[\[>;"]', project, re.MULTILINE) if name != "jupyter_offload"}
+    names = {
+        name
+        for name in re.findall(r'^    "([A-Za-z0-9_-]+)[\[>;"]', project, re.MULTILINE)
+        if name != "jupyter_offload"
+    }
     reasons = (ROOT / "docs" / "dependencies.md").read_text()
     assert len(names) > 20
     assert sorted(name for name in names if f"`{name}`" not in reasons) == []

@@ -79,14 +79,18 @@ class CondorBatch:
         """Look in the queue and in the history by the stamps."""
         constraint = selection.by_jobs(job_ids)
         ads = await self.schedd.query(constraint, states.PROJECTION)
-        location = await self.schedd.locate()
-        known = {(ad["ClusterId"], ad["ProcId"]) for ad in ads}
+        name = (await self.schedd.locate()).get("Name", self.schedd.name)
         old = await self.schedd.history(constraint, states.PROJECTION, selection.HISTORY_LIMIT) if job_ids else []
-        gone = [ad for ad in old if (ad["ClusterId"], ad["ProcId"]) not in known]
-        name = location.get("Name", self.schedd.name)
-        return [self._found(ad, name, history=False) for ad in ads] + [
-            self._found(ad, name, history=True) for ad in gone
-        ]
+        here = {(ad["ClusterId"], ad["ProcId"]) for ad in ads}
+        gone = [ad for ad in old if (ad["ClusterId"], ad["ProcId"]) not in here]
+        asked = set(job_ids)  # of very many ids the constraint says less
+        found = []
+        for number, (ad, history) in enumerate([*((ad, False) for ad in ads), *((ad, True) for ad in gone)]):
+            if number % 500 == 499:
+                await asyncio.sleep(0)
+            if not asked or ad.get("OffloadJob") in asked:
+                found.append(states.found(ad, name, skew=self.schedd.skew, history=history, spool=self.config.spool))
+        return found
 
     async def describe(self) -> BatchInfo:
         """Ask the collector for the worker nodes."""
@@ -102,42 +106,43 @@ class CondorBatch:
         await self._submitter.close()
         await self.workers.close()
 
-    def _found(self, ad: states.Ad, name: str, *, history: bool) -> Found:
-        return states.found(ad, name, skew=self.schedd.skew, history=history, spool=self.config.spool)
-
     async def _remove(self, handles: Sequence[Handle], reason: str, only: str = "true") -> None:
         for constraint in selection.exactly(handles):
             await self.schedd.act("Remove", f"({constraint}) && {only}", reason)
 
     async def _sweep(self, callers: Sequence[tuple[Handle, ...]]) -> list[list[Status] | Exception]:
         handles = list(dict.fromkeys(handle for caller in callers for handle in caller))
-        ours = selection.known(handles)
-        ads = await self.schedd.query(selection.by_handles(ours), states.PROJECTION) if ours else []
-        await self._release_again(ads)
-        seen = await self._statuses(ads, history=False)
-        missing = [handle for handle in ours if selection.key(handle) not in seen]
+        wanted = {selection.key(handle): handle for handle in selection.known(handles)}
+        seen: dict[Handle, Status] = {}
+        if wanted:
+            ads = await self.schedd.query(selection.by_handles(list(wanted.values())), states.PROJECTION)
+            await self._release_again(ads)
+            await self._note(seen, wanted, ads, history=False)
+        missing = [handle for handle in wanted.values() if handle not in seen]
         if missing:
             old = await self.schedd.history(selection.by_handles(missing), states.PROJECTION, len(missing))
-            seen.update(await self._statuses(old, history=True))
-        statuses = {}
-        members = set(ours)
-        for handle in handles:
-            status = seen.get(selection.key(handle)) if handle in members else None
-            statuses[handle] = self._absent(handle) if status is None else _as(handle, status)
-            if status is not None:
-                self._gone_since[handle] = None
+            await self._note(seen, wanted, old, history=True)
+        for handle in seen:
+            self._gone_since[handle] = None
+        statuses = {handle: seen.get(handle) or self._absent(handle) for handle in handles}
         return [[statuses[handle] for handle in caller] for caller in callers]
 
-    async def _statuses(self, ads: Sequence[states.Ad], *, history: bool) -> dict[selection.Key, Status]:
-        seen: dict[selection.Key, Status] = {}
+    async def _note(
+        self,
+        seen: dict[Handle, Status],
+        wanted: Mapping[selection.Key, Handle],
+        ads: Sequence[states.Ad],
+        *,
+        history: bool,
+    ) -> None:
         for number, ad in enumerate(ads):
-            if number % 200 == 199:
+            if number % 500 == 499:
                 await asyncio.sleep(0)  # 100,000 ads must not stall the loop
-            handle = states.handle_of(ad, "")
-            seen[selection.key(handle)] = states.status(
-                handle, ad, skew=self.schedd.skew, history=history, spool=self.config.spool
-            )
-        return seen
+            handle = wanted.get(selection.key_of(ad))
+            if handle is not None:
+                seen[handle] = states.status(
+                    handle, ad, skew=self.schedd.skew, history=history, spool=self.config.spool
+                )
 
     def _absent(self, handle: Handle) -> Status:
         # What was there a moment ago may be on its way from the queue to the history; what was never seen is lost at once.
@@ -165,9 +170,3 @@ class CondorBatch:
                 await self.schedd.act("Release", jobs, "released again after a passing fault")
             except SiteError as error:
                 _log.warning("jobs %s could not be released: %s", jobs, error.message)
-
-
-def _as(handle: Handle, known: Status) -> Status:
-    # The caller's own handle, so that it can be compared and hashed.
-    fields = {name: getattr(known, name) for name in Status.__dataclass_fields__ if name != "handle"}
-    return Status(handle=handle, **fields)

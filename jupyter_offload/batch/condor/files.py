@@ -66,7 +66,7 @@ class Files:
     async def _refresh(self, handle: Handle, tail: _Tail) -> None:
         begun = time.monotonic()
         ads = await self._schedd.query(selection.by_handles([handle]), states.PROJECTION)
-        ad = next((ad for ad in ads if selection.key(states.handle_of(ad, "")) == selection.key(handle)), None)
+        ad = next((ad for ad in ads if selection.key_of(ad) == selection.key(handle)), None)
         ended = ad is None or ad.get("JobStatus") in (states.COMPLETED, states.REMOVED)
         if ad is not None and self._schedd.config.spool and states.starts(ad):
             await self._schedd.retrieve(selection.ids([handle]), size_bytes=_length(Path(task_folder(handle), OUT)))
@@ -82,7 +82,7 @@ class Files:
         ads = []
         for constraint in selection.exactly(handles):
             ads += await self._schedd.query(constraint, (*states.PROJECTION, "BytesSent"))
-        here = {selection.key(states.handle_of(ad, "")): ad for ad in ads}
+        here = {selection.key_of(ad): ad for ad in ads}
         problems: dict[Handle, str] = {}
         ended: list[Handle] = []
         size = 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from jupyter_offload.batch.base import Handle
 from jupyter_offload.errors import BatchNotFound
 
-__all__ = ["HISTORY_LIMIT", "Key", "by_handles", "by_jobs", "exactly", "ids", "key", "known"]
+__all__ = ["HISTORY_LIMIT", "Key", "by_handles", "by_jobs", "exactly", "ids", "key", "key_of", "known"]
 
 HISTORY_LIMIT = 20_000
 Key = tuple[str, str, str, int]
@@ -26,6 +27,12 @@ def job_id(handle: Handle) -> tuple[int, int]:
             f"{handle.id!r} is not an HTCondor job", job_id=handle.job_id, hint="The site has changed its batch system."
         )
     return int(match.group(1)), int(match.group(2))
+
+
+def key_of(ad: Mapping[str, Any]) -> Key:
+    """Return the same of a job's ad."""
+    place = f"{ad['ClusterId']}.{ad['ProcId']}"
+    return (place, ad.get("OffloadJob", ""), ad.get("OffloadAttempt", ""), ad.get("OffloadIndex", 0))
 
 
 def known(handles: Iterable[Handle]) -> list[Handle]:

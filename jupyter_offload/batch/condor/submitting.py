@@ -147,7 +147,7 @@ class Submitter:
         for constraint in selection.exactly(handles):
             stuck = f"({constraint}) && JobStatus == 5 && HoldReasonCode == 16 && StageInStart is undefined"
             ads = await self._schedd.query(stuck, states.PROJECTION)
-            keys = {selection.key(states.handle_of(ad, "")) for ad in ads}
+            keys = {selection.key_of(ad) for ad in ads}
             dead |= {handle for handle in handles if selection.key(handle) in keys}
         return dead
 

@@ -194,13 +194,16 @@ def _ad(location: Mapping[str, str]) -> Any:
     return classad2.ClassAd({"MyType": "Scheduler", **location})
 
 
+_SIMPLE = frozenset({bool, int, float, str, type(None)})
+
+
 def _plain(value: Any) -> Any:
+    if type(value) in _SIMPLE:  # not isinstance: Value.Undefined is an int
+        return value
     import classad2
 
     if isinstance(value, classad2.Value):
         return None
-    if isinstance(value, (bool, int, float, str)) or value is None:
-        return value
     if isinstance(value, classad2.ExprTree):
         try:
             return _plain(value.eval())

@@ -100,11 +100,12 @@ def _is_final(spool: Spool, entry: Entry) -> bool:
 
 def _settled(spool: Spool, entry: Entry, now: float) -> bool:
     """Put right a running entry without a supervisor that needs no supervisor to be put right."""
-    if _is_final(spool, entry):
+    ended = os.path.exists(spool.state(entry.group, entry.index, "end"))
+    if not ended and os.path.exists(spool.state(entry.group, entry.index, "run")):
+        return False  # what it started may still run, also when the task was removed
+    if ended or _is_final(spool, entry):
         remove_file(f"{spool.running}/{entry.name}")
         return True
-    if os.path.exists(spool.state(entry.group, entry.index, "run")):
-        return False
     # Killed before the script could start: as if nothing had been, unless that is the rule (no memory, no disk, a broken Python).
     known = read_record(spool.state(entry.group, entry.index, "false"))
     starts = int(known["starts"]) + 1 if known else 1
@@ -132,20 +133,18 @@ def requeue(spool: Spool, entry: Entry) -> None:
 def sweep(spool: Spool, now: float) -> list[str]:
     """Take submissions out of sight whose end of life has come; return the folders that are left to be deleted.
 
-    Their supervisors, which know that end too, have ended what still ran. Only under the queue's lock.
+    What still runs is left to its supervisor, which knows that end too. Only under the queue's lock.
     """
     rubbish = []
     for name in os.listdir(spool.expires):
         expires, _, group = name.partition("~")
         if int(expires) > now:
             continue
-        indices = {Entry(entry).index for entry in os.listdir(spool.running) if Entry(entry).group == group}
-        if any(spool.supervised(group, index) for index in indices):
+        if any(Entry(entry).group == group for entry in os.listdir(spool.running)):
             continue
-        for folder in (spool.queue, spool.running):
-            for entry in os.listdir(folder):
-                if Entry(entry).group == group:
-                    remove_file(f"{folder}/{entry}")
+        for entry in os.listdir(spool.queue):
+            if Entry(entry).group == group:
+                remove_file(f"{spool.queue}/{entry}")
         if os.path.exists(spool.group(group)):
             rubbish.append(_set_aside(spool, group))
         remove_file(f"{spool.expires}/{name}")

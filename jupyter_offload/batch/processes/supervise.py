@@ -55,6 +55,11 @@ def run(task: Task) -> None:
 
         finish(task, "cancelled", cancel["reason"] if cancel else "")
         return
+    if task.expired:
+        from .finish import finish
+
+        finish(task, "expired", "its end of life came before it could start")
+        return
     task.write_run()
     try:
         task.prepare()

@@ -171,7 +171,7 @@ async def test_clean_by_age_and_by_size(bench):
     for request in requests:
         await bench.submit(request)
         await bench.until(request.id, State.QUEUED)
-    for place, request in enumerate(requests[:3]):
+    for request in requests[:3]:
         bench.site.finish(request.id, files={"f": b"x" * 100_000})
         await bench.until(request.id)
         bench.now += 3600.0
