@@ -20,13 +20,14 @@ from jupyter_offload.translator.frames import FrameParser, StatusFrame
 
 
 def test_a_container_runs_and_everything_comes_back(tmp_path: Path) -> None:
-    script = "echo out; echo err >&2; pwd > where; mkdir -p plots/deep; echo 1 > plots/a.png; echo 2 > plots/deep/b.png; echo no > plots/c.txt"
-    ran = run(work(pod(shell(script), fetch=["plots/**/*.png", "where"])), tmp_path / "job")
+    script = "echo out; echo err >&2; pwd > where; mkdir -p plots/deep; : > plots/empty.png; echo 1 > plots/a.png; echo 2 > plots/deep/b.png; echo no > plots/c.txt"
+    ran = run(work(pod(shell(script), fetch=["plots/**/*.png", "plots/a.png", "where"])), tmp_path / "job")
     assert ran.code == 0
     assert ran.stderr == ""
     assert (ran.log(), ran.log(stream="stderr")) == (b"out\n", b"err\n")
     assert (ran.framed(), ran.framed(stream="stderr")) == (b"out\n", b"err\n")
-    assert set(ran.files) == {"plots/a.png", "plots/deep/b.png", "where"}
+    assert set(ran.files) == {"plots/a.png", "plots/empty.png", "plots/deep/b.png", "where"}
+    assert ran.files["plots/empty.png"] == b""
     assert ran.status["phase"] == "Succeeded"
     assert ran.states == {"main": ("terminated", 0, "")}
     assert ran.last_status == ran.status

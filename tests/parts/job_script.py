@@ -85,6 +85,7 @@ class Ran:
             for member in tar:
                 if member.name.startswith("files/"):
                     assert member.isreg(), (member.name, member.type)
+                    assert member.name.removeprefix("files/") not in found, f"{member.name} stands twice"
                     content = tar.extractfile(member)
                     assert content is not None
                     found[member.name.removeprefix("files/")] = content.read()

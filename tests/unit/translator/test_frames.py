@@ -114,3 +114,8 @@ def test_headers_with_wrong_types_are_garbage() -> None:
         assert parse([b"\x1e" + header + b"\n" + status("Running")]) == [
             StatusFrame({"format": 1, "phase": "Running"})
         ], header[:60]
+
+
+def test_a_header_that_was_cut_off_does_not_hide_the_next_one() -> None:
+    assert parse([b'\x1e{"c":"main","s":"std' + status("Running")]) == [StatusFrame({"format": 1, "phase": "Running"})]
+    assert parse([b"\x1e" + b"x" * (2 << 20), status("Running")]) == [StatusFrame({"format": 1, "phase": "Running"})]
