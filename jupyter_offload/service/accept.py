@@ -36,7 +36,6 @@ class Acceptor:
         self._intake = intake
         self._folders = folders
         self._wall = wall
-        self._inserting = asyncio.Lock()
         self._accepting: dict[str, asyncio.Lock] = {}
 
     async def accept(self, owner: str, job_id: str, bundle: Path, *, again: bool, reuse: bool) -> Accepted:
@@ -51,7 +50,7 @@ class Acceptor:
                 found = None if again else await self._twin(owner, submission, reuse=reuse)
                 if found is not None:
                     return Accepted(found.job, twin=True, created=False)
-                return await self._create(owner, submission, again=again, reuse=reuse)
+                return await self._create(owner, submission, again=again)
         finally:
             bundle.unlink(missing_ok=True)  # noqa: ASYNC240
             self._accepting.pop(job_id, None)
@@ -70,32 +69,26 @@ class Acceptor:
         fingerprint = submission.request.fingerprint
         if not fingerprint:
             return None
-        for record in await self._ledger.twins(owner, fingerprint):
-            state = record.job.state
-            wanted = not state.terminal and state is not State.CANCELLING and record.cancel is None
-            if wanted or (reuse and state is State.SUCCEEDED):
-                return record
-        return None
+        twins = await self._ledger.twins(owner, fingerprint)
+        return next((twin for twin in twins if _runs(twin) or (reuse and twin.job.state is State.SUCCEEDED)), None)
 
-    async def _create(self, owner: str, submission: Submission, *, again: bool, reuse: bool) -> Accepted:
+    async def _create(self, owner: str, submission: Submission, *, again: bool) -> Accepted:
         visit = self._book.visit(submission.request.site)
         info = await self._info(visit)
         key = await self._intake.split(submission, info.limits if info is not None else None)
         folder = self._folders.job(submission.request.id)
         try:
             record = await asyncio.to_thread(self._record, owner, submission, visit, info, key, folder)
-            async with self._inserting:  # two submissions of one cell at once: the second finds the first
-                found = None if again else await self._twin(owner, submission, reuse=reuse)
-                if found is None:
-                    record = await self._ledger.insert(record)
+            # two submissions of one cell at once: the second finds the first
+            kept = await self._ledger.insert(record, lambda other: not again and _is_twin(record, other))
         except BaseException:
             if submission.request.id not in self._ledger.live:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        if found is not None:
+        if kept.id != record.id:
             shutil.rmtree(folder, ignore_errors=True)
-            return Accepted(found.job, twin=True, created=False)
-        return Accepted(record.job, twin=False, created=True)
+            return Accepted(kept.job, twin=True, created=False)
+        return Accepted(kept.job, twin=False, created=True)
 
     async def _info(self, visit: Visit) -> SiteInfo | None:
         try:
@@ -120,3 +113,19 @@ class Acceptor:
         # translating shows what the site would refuse, while its user still looks
         visit.entry.site.preview(self._intake.work(record.job, resolved, visit, folder, expires))
         return record
+
+
+def _runs(record: Record) -> bool:
+    """Whether a job is on its way to a result and nobody wants it gone."""
+    state = record.job.state
+    return not state.terminal and state is not State.CANCELLING and record.cancel is None
+
+
+def _is_twin(record: Record, other: Record) -> bool:
+    fingerprint = record.job.request.fingerprint
+    return (
+        bool(fingerprint)
+        and other.job.request.fingerprint == fingerprint
+        and other.owner == record.owner
+        and _runs(other)
+    )

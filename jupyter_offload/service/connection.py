@@ -37,7 +37,7 @@ class Connection:
     def write(self, path: Path) -> None:
         """Write the file with mode 0600 into a folder of mode 0700."""
         private_folder(path.parent)
-        write_private(path, json.dumps(asdict(self)).encode())
+        write_private(path, json.dumps(asdict(self)).encode(), durable=False)
 
     @classmethod
     def read(cls, path: Path) -> Connection | None:

@@ -97,8 +97,9 @@ class Finisher:
                 del self._fetch[key]
         if group:
             call = self._visit.entry.site.fetch(group)
-            for outcome in await deadline(self._visit.name, "fetch", call, FETCH_SECONDS):
-                await self._take(outcome)
+            outcomes = await deadline(self._visit.name, "fetch", call, FETCH_SECONDS)
+            await asyncio.gather(*(self._take(outcome) for outcome in outcomes))
+            for outcome in outcomes:
                 self._fetch.pop((outcome.handle.job_id, outcome.handle.index), None)
         forget = dict(list(self._forget.items())[:1000])
         if forget:

@@ -79,7 +79,7 @@ class Intake:
         try:
             split = split_bundle(submission.bundle, folder, max_result_bytes=limits.result_bytes)
             inputs = {"files": [asdict(file) for file in split.files], "secrets": dict(split.secrets)}
-            write_private(folder / _INPUTS, json.dumps(inputs).encode())
+            write_private(folder / _INPUTS, json.dumps(inputs).encode(), durable=False)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

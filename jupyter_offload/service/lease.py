@@ -116,7 +116,7 @@ class Lease:
         return True
 
     def _write(self, holder: Holder) -> None:
-        write_private(self._path, json.dumps(asdict(holder)).encode())
+        write_private(self._path, json.dumps(asdict(holder)).encode(), durable=False)
 
     def release(self) -> None:
         """Give it up in order: the next one need not watch any counter."""

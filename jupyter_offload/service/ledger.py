@@ -1,8 +1,8 @@
 """The one writer of job records: live ones in memory, all of them in the store, and each also in its job folder.
 
 A change takes effect in memory at once and is on disk when `Ledger.change` returns; changes that come while a write is under way
-go together in the next one (group commit). ``job.json`` in the job folder is written, with fsync, before the store at each step that a
-rebuild must know of, so that the store can be deleted at any time.
+go together in the next one (group commit). The store's commit is what makes them durable; ``job.json`` in the job folder is written before it
+at each step that a rebuild must know of, so that the store can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -142,9 +142,10 @@ class Ledger:
 
     # -- writing ---------------------------------------------------------------------------------------------------------------------
 
-    async def insert(self, record: Record) -> Record:
-        """Take in a new record; on return it is on disk."""
-        kept = self._put(record)
+    async def insert(self, record: Record, unless: Callable[[Record], bool] = lambda _: False) -> Record:
+        """Take in a new record; on return it is on disk. When ``unless`` is true of a live one, that one is returned instead."""
+        twin = next((other for other in self._live.values() if unless(other)), None)
+        kept = twin or self._put(record)
         await self._flushed()
         return kept
 
@@ -225,7 +226,7 @@ class Ledger:
             steps = (record.phase, record.cancel, record.job.state.terminal, record.handles, record.job.finished)
             if self._written.get(record.id) != steps:
                 folder = private_folder(self._folders.job(record.id))
-                write_private(folder / "job.json", json.dumps(record.to_json(), indent=1).encode())
+                write_private(folder / "job.json", json.dumps(record.to_json(), indent=1).encode(), durable=False)
                 self._written[record.id] = steps
         self._store.save(None, records)
 

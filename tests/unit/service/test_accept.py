@@ -86,7 +86,7 @@ async def pool(bench):
     [
         (command("true", resources=Resources(memory="64GiB")), LimitExceeded, "memory: asked 64.0 GiB, the site mem allows 32.0 GiB"),
         (command("true", resources=Resources(cpus="9")), LimitExceeded, "cpus: asked 9 cores, the site mem allows 8 cores"),
-        (command("true", resources=Resources(time_seconds=90000)), LimitExceeded, "asked 1 d 1 h, the site mem allows 1 d 0 h"),
+        (command("true", resources=Resources(time_seconds=90000)), LimitExceeded, "asked 1 d 1 h, the site mem allows 1 d"),
         (command("true", resources=Resources(gpus=1)), LimitExceeded, "gpus: asked 1 GPUs"),
         (command("true", resources=Resources(memory="many")), BadQuantity, "'many'"),
         (command("true", image="sience"), UnknownName, "no image 'sience'"),

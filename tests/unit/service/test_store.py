@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import stat
 from dataclasses import replace
@@ -170,8 +171,6 @@ async def test_changes_under_a_write_go_together_in_the_next(bench, monkeypatch)
         original(records)
 
     monkeypatch.setattr(bench.service._ledger, "_save", save)
-    import asyncio
-
     ledger = bench.service._ledger
     await asyncio.gather(*(ledger.insert(record(state=State.PREPARING, phase=Phase.CLOSED)) for _ in range(50)))
     assert sum(writes) == 50
@@ -193,3 +192,31 @@ async def test_a_disk_that_is_full_is_told_to_whoever_waits_and_nothing_is_lost(
     monkeypatch.setattr(ledger, "_save", original)
     await ledger.insert(record(state=State.PREPARING, phase=Phase.STARTED))
     assert await ledger.run(ledger._store.get, "ann", first.id) is not None
+
+
+async def test_ten_thousand_ended_jobs_cost_no_memory(bench):
+    ledger = bench.service._ledger
+    request = command("true")
+    ended = [
+        record(
+            revision=place + 1, state=State.SUCCEEDED, phase=Phase.CLOSED, request=replace(request, id=f"{place:032x}")
+        )
+        for place in range(10_000)
+    ]
+    await ledger.run(ledger._store.save, None, ended)
+    await bench.restart()
+    assert len(bench.service._ledger.live) == 0
+    assert len((await bench.service.jobs("ann", limit=20)).jobs) == 20
+    assert (await bench.service.job("ann", f"{77:032x}")).state is State.SUCCEEDED
+    many = [command("true") for _ in range(300)]
+    await asyncio.gather(*(bench.submit(request) for request in many))
+    for request in many:
+        await bench.until(request.id, State.QUEUED)
+    assert len([call for call, _ in bench.site.calls if call == "submit"]) < 60  # what queued up went together
+    for entry in list(bench.site.entries.values()):
+        entry.status = replace(entry.status, state=State.FINISHING)
+    for request in many:
+        await bench.until(request.id)
+    while bench.service._ledger.live:
+        await asyncio.sleep(0.01)
+    assert bench.service._ledger._written == {}
