@@ -1,0 +1,1 @@
+"""Batch systems: they run scripts and know nothing of Pods."""

@@ -1,0 +1,1 @@
+"""What travels: capture, bundle, codecs, results; `runner` is the one file that runs remotely."""

@@ -12,15 +12,16 @@ import functools
 import json
 import linecache
 import math
-import shutil
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
+from parts.pythons import pythons
 from traitlets.config import Config
 
 from jupyter_offload.payload.functions import FunctionReference, FunctionSource, function_source
@@ -369,14 +370,8 @@ def test_nothing_of_the_users_namespace_is_changed() -> None:
     assert len(here["calls"]) == 1
 
 
-OTHERS = [name for minor in range(8, 15) if (name := shutil.which(f"python3.{minor}"))]
-
-
-@pytest.mark.parametrize("python", OTHERS or [sys.executable])
-def test_another_python_runs_it(python: str) -> None:
-    probe = subprocess.run([python, "-c", "import json"], capture_output=True, check=False)
-    if probe.returncode:
-        pytest.skip(f"{python} does not start here")
+@pytest.mark.parametrize("python", pythons(), ids=str)
+def test_another_python_runs_it(python: Path) -> None:
     here = cell(
         "import functools\nimport math\nSCALE = 3\ndef deco(g):\n    @functools.wraps(g)\n    def inner(*a):\n"
         "        return g(*a) * SCALE\n    return inner\ndef outer(k):\n    @deco\n    def inner(x, xs=[1, 2]):\n"
