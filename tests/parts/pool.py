@@ -158,9 +158,10 @@ class Pool:
         self.engine("stop", "-t", str(seconds), self.container(node))
 
     def start(self, node: str) -> None:
-        """Start a node that was killed or stopped, and wait until it is healthy."""
+        """Start a node that was killed or stopped, and wait until it is healthy and in the pool."""
+        since = int(time.time())
         self.engine("start", self.container(node))
-        self.await_healthy(node)
+        self._await_member(node, since)
 
     def pause(self, node: str) -> None:
         """Freeze a node: its ports accept connections and never answer."""
@@ -175,9 +176,26 @@ class Pool:
         self.exec(node, "pkill", "-KILL", "-x", daemon)
 
     def restart(self, node: str) -> None:
-        """Restart a node as a whole: its daemons come back at new addresses behind the same IP. Returns when it is healthy."""
+        """Restart a node as a whole and wait until it is in the pool: its daemons have new addresses behind the same IP.
+
+        Not the manager of a pool with the default cycles: the others tell it of themselves every five minutes only.
+        """
+        since = int(time.time())
         self.engine("restart", "-t", "5", self.container(node))
+        self._await_member(node, since)
+
+    def _await_member(self, node: str, since: int) -> None:
+        """Healthy, and known to the manager by what it is now: a killed node leaves its old ads (and addresses) there."""
         self.await_healthy(node)
+        others = [n for n in self.description["containers"] if n != "cm"]
+        expected = {(n, since if n == node else 0) for n in (others if node == "cm" else [node])}
+        self._await(lambda: all(self._seen(n, at) for n, at in expected), f"{node} to be in the pool", 60)
+
+    def _seen(self, node: str, since: int) -> bool:
+        kind = "-startd" if node in self.execute_nodes else "-schedd"
+        ask = ["condor_status", kind, "-af", "Machine", "DaemonStartTime"]
+        rows = [line.split() for line in self.exec("cm", *ask).splitlines()]
+        return any(machine.split(".")[0] == node and int(start) >= since for machine, start in rows)
 
     def restart_schedd(self) -> None:
         """Restart the submit node. A client has to ask the collector again where the schedd is."""
