@@ -19,8 +19,8 @@ HEAD = """\
 A site is a named place that runs jobs. Without any file there is one, `local`: this machine, with the Python of the service.
 
 Files are read from `OFFLOAD_CONFIG` (the path of one file) and then from `sites.yaml` in each folder of the Jupyter config path
-(`jupyter --paths`), nearest to the user first. They merge key by key and the nearest wins. `images`, and a `batch` of another `type`, replace
-as a whole. A file farther from the user (the administrator's) can lock keys: a nearer file that sets a locked key is refused.
+(`jupyter --paths`), nearest to the user first. They merge key by key and the nearest wins. `images`, and a `batch` of another `type`,
+replace as a whole. A file farther from the user (the administrator's) can lock keys: a nearer file that sets a locked key is refused.
 Unknown keys are refused; every error names file, line and key.
 
 ```yaml
@@ -95,7 +95,8 @@ def document() -> str:
         table = "\n".join(["| key | type | default | meaning |", "| --- | --- | --- | --- |", *rows(schema, node)])
         parts.append(f"\n## {title}\n\n{about + chr(10) + chr(10) if about else ''}{table}\n")
     parts.append(
-        "\nSizes are Kubernetes quantities (`512MiB`, `1.5Gi`), cores too (`2`, `500m`), times are durations (`90s`, `10m`, `1h30m`, `14d`).\n"
+        "\nSizes are Kubernetes quantities (`512MiB`, `1.5Gi`), cores too (`2`, `500m`); "
+        "times are durations (`90s`, `10m`, `1h30m`, `14d`).\n"
     )
     return "".join(parts)
 

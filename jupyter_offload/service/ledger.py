@@ -1,8 +1,8 @@
 """The one writer of job records: live ones in memory, all of them in the store, and each also in its job folder.
 
 A change takes effect in memory at once and is on disk when `Ledger.change` returns; changes that come while a write is under way
-go together in the next one (group commit). The store's commit is what makes them durable; ``job.json`` in the job folder is written before it
-at each step that a rebuild must know of, so that the store can be deleted at any time.
+go together in the next one (group commit). The store's commit is what makes them durable; ``job.json`` in the job folder is written
+before it at each step that a rebuild must know of, so that the store can be deleted at any time.
 """
 
 from __future__ import annotations
