@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from parts.job_script import Ran, finish, launch, pod, run, shell, start, work
+from parts.job_script import Ran, end_all, finish, launch, pod, run, session_of, shell, start, work
 from parts.require import require
 
 from jupyter_offload.pod import WorkFile
 from jupyter_offload.translator import Options, translate, write
 from jupyter_offload.translator.frames import FrameParser, StatusFrame
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    end_all()
 
 
 def test_a_container_runs_and_everything_comes_back(tmp_path: Path) -> None:
@@ -191,7 +199,6 @@ def test_a_signal_to_the_whole_group_is_survived(tmp_path: Path) -> None:
     process = start(
         work(pod(shell("trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"))),
         tmp_path / "job",
-        start_new_session=True,
     )
     seen = wait_for_log(process, b"ready\n")
     os.killpg(process.pid, signal.SIGTERM)
@@ -204,7 +211,6 @@ def test_signals_in_the_middle_of_frames_do_not_cut_them(tmp_path: Path) -> None
     process = start(
         work(pod(shell("trap '' TERM; echo ready; head -c 30000000 /dev/zero"))),
         tmp_path / "job",
-        start_new_session=True,
     )
     seen = [wait_for_log(process, b"ready\n")]
     assert process.stdout is not None
@@ -349,6 +355,66 @@ def test_only_files_inside_come_back_and_never_as_links(tmp_path: Path) -> None:
     assert ran.code == 0
 
 
+def test_wildcards(tmp_path: Path) -> None:
+    names = ["a", "b", "é", "ab", ".h", "a*", "[x]", "x", "sub/a", "sub/t/a", "sub/.h/a"]
+    script = "\n".join(f"mkdir -p \"$(dirname '{name}')\"; echo > '{name}'" for name in names)
+    cases = {
+        "?": {"a", "b", "é", "x"},
+        "[ab]": {"a", "b"},
+        "[!a-z]": {"é"},
+        "a?": {"ab", "a*"},
+        "a*": {"a", "ab", "a*"},
+        ".?": {".h"},
+        "[[]x]": {"[x]"},
+        "**/a": {"a", "sub/a", "sub/t/a"},
+        "sub/**/a": {"sub/a", "sub/t/a"},
+        "sub/*/a": {"sub/t/a"},
+        "sub": {"sub/a", "sub/t/a", "sub/.h/a"},
+        "sub/t/": {"sub/t/a"},
+        "./a": {"a"},
+        "{a,b}": set(),
+        "~": set(),
+        "$(touch x)": set(),
+    }
+    for number, (pattern, expected) in enumerate(cases.items()):
+        ran = run(
+            work(pod(shell(script), fetch=[pattern])),
+            tmp_path / f"job{number}",
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+        )
+        assert set(ran.files) == expected, pattern
+
+
+def test_a_secret_is_in_its_file_and_nowhere_else(tmp_path: Path) -> None:
+    word = "correct-horse-battery-staple"
+    mounts = [{"name": "keys", "mountPath": "/work/.offload/secrets"}]
+    manifest = pod(
+        shell("cp .offload/secrets/k copy; mkdir own; cp copy own; rm copy; echo ready; sleep 1000", mounts=mounts),
+        volumes=[{"name": "keys", "secret": {"secretName": "s", "defaultMode": 0o400}}],
+        fetch=[".offload/**", "**"],
+    )
+    folder = tmp_path / "job"
+    process = start(
+        work(manifest, secrets=({"metadata": {"name": "s"}, "stringData": {"k": word}},)),
+        folder,
+    )
+    seen = wait_for_log(process, b"ready\n")
+    looked = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and session_of(int(entry.name)) == process.pid:
+            with contextlib.suppress(ProcessLookupError):  # one that has just ended
+                assert word.encode() not in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                looked += 1
+    assert looked >= 3
+    assert (folder / "offload-work/volumes/keys/k").stat().st_mode & 0o777 == 0o400
+    assert (folder / "offload-work").stat().st_mode & 0o777 == 0o700
+    process.terminate()
+    ran = ended(process, folder, seen)
+    assert set(ran.files) == {"own/copy"}, "only the program's own copy comes back"
+    assert word not in (folder / "job.sh").read_text() + ran.stderr
+    assert word.encode() not in ran.stdout
+
+
 def test_what_comes_back_is_limited(tmp_path: Path) -> None:
     ran = run(
         work(pod(shell("echo 123 > a; head -c 5000 /dev/zero > b; echo 456 > c"), fetch=["a", "b", "c"])),
@@ -410,18 +476,12 @@ def test_the_locale_of_the_site_reaches_the_container(tmp_path: Path) -> None:
 
 def test_a_second_start_in_the_same_folder_begins_anew(tmp_path: Path) -> None:
     folder = tmp_path / "job"
-    process = start(work(pod(shell("ls; echo x > x; echo ready; sleep 1000"))), folder, start_new_session=True)
+    process = start(work(pod(shell("ls; echo x > x; echo ready; sleep 1000"))), folder)
     seen = wait_for_log(process, b"ready\n")
-    os.killpg(process.pid, signal.SIGKILL)
-    finish(process, folder)
-    for line in subprocess.run(
-        ["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True
-    ).stdout.splitlines():
-        if "echo ready; sleep 1000" in line:
-            os.killpg(int(line.split()[0]), signal.SIGKILL)  # what the batch system does: everything the script started
+    end_all()
     assert b"x\n" not in seen.replace(b"x > x", b"")
     (folder / "output.tar").write_bytes(b"of an earlier start")
-    process = launch(folder, start_new_session=True)
+    process = launch(folder)
     again = wait_for_log(process, b"ready\n")
     assert b"\nready" in again
     assert not (folder / "output.tar").exists()

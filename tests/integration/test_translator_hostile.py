@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 from parts.hostile import CANARY, NAME, TEXT, escaped, examples
-from parts.job_script import pod, run, work
+from parts.job_script import end_all, pod, run, work
 
 from jupyter_offload.pod import WorkFile
 
@@ -70,6 +70,7 @@ def look(
 def nothing_else_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
     yield
+    end_all()
     assert not [path for path in tmp_path.rglob("*") if path.name == CANARY]
 
 
@@ -100,6 +101,8 @@ def test_file_names_there_and_back(tmp_path: Path) -> None:
         found, back = look(tmp_path / f"job{place}", *files, fetch=["d"])
         assert set(found["files"]) == {name.hex() for name in names}
         assert {os.fsencode(name) for name in back} == {b"d/" + name for name in names}
+        _, back = look(tmp_path / f"wild{place}", *files, fetch=["d/*"])
+        assert {os.fsencode(name) for name in back} == {b"d/" + name for name in names if not name.startswith(b".")}
 
     in_batches(examples(NAME, 2000), 500, check)
 

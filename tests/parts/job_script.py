@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import tarfile
 from dataclasses import dataclass, field
@@ -14,6 +17,8 @@ from jupyter_offload.translator import Options, translate, write
 from jupyter_offload.translator.frames import Frame, FrameParser, LogFrame, StatusFrame
 
 HOST = Options(runtime="host")
+
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def pod(
@@ -136,9 +141,41 @@ def start(
 
 
 def launch(folder: Path, *, index: int = 0, env: dict[str, str] | None = None, **extra: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        ["bash", "job.sh", str(index)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, **extra
+    """Start the script in a session of its own, which `end_all` ends whatever happens."""
+    process = subprocess.Popen(
+        ["bash", "job.sh", str(index)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        start_new_session=True,
+        **extra,
     )
+    _started.append(process)
+    return process
+
+
+def end_all() -> None:
+    """Kill what is left of every script that was started: what a batch system does at the end."""
+    sessions = {process.pid for process in _started}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and session_of(int(entry.name)) in sessions:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(entry.name), signal.SIGKILL)
+    for process in _started:
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+    _started.clear()
+
+
+def session_of(pid: int) -> int | None:
+    """The session of a process, or None when it has ended."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def finish(process: subprocess.Popen[bytes], folder: Path, timeout: float = 60) -> Ran:

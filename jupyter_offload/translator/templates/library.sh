@@ -427,13 +427,15 @@ o_fetch_file() { # o_fetch_file <path>: a name without wildcards
 }
 
 o_fetch_glob() { # o_fetch_glob <pattern>: * ? [...] and ** are wildcards, a backslash makes the next character a plain one
-  local IFS='' path found=0
-  # shellcheck disable=SC2086 # the one place where a pattern is meant to be one
-  for path in $1; do
-    found=1
+  local IFS='' path found
+  { LC_ALL=C.UTF-8; } 2>/dev/null # for a wildcard a character is a character, where the worker knows how
+  # shellcheck disable=SC2206 # the one place where a pattern is meant to be one
+  found=($1)
+  LC_ALL=C
+  for path in "${found[@]}"; do
     o_add "${path%/}" # "folder/**" names the folder itself with a slash
   done
-  if ((found == 0)); then
+  if ((${#found[@]} == 0)); then
     o_note "not fetched, nothing matches $1"
   fi
 }
