@@ -11,7 +11,7 @@ SITE ?= local
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test packages format lint types shell unit integration notebooks docs bench soak pool-down clean
+.PHONY: help demo test packages images format lint types shell unit integration notebooks docs bench soak pool-down clean
 
 help:
 	@sed -n '2,5p' Makefile | cut -c3-
@@ -34,7 +34,11 @@ demo: .venv/.demo
 packages:
 	@bash tests/parts/packages
 
-test: packages lint types shell
+# The images of the pool and of the job containers: built once (some minutes), kept in ~/.cache/jupyter_offload.
+images: packages
+	@if [ "$$(id -u)" = 0 ] && command -v podman >/dev/null; then containers/prepare; fi
+
+test: packages lint types shell images
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered -m "not soak" tests
 
 format: .venv/.test
@@ -55,7 +59,7 @@ shell: packages
 unit: .venv/.test
 	$(BIN)/python -m pytest -n 2 tests/unit
 
-integration: .venv/.test packages
+integration: .venv/.test images
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not soak" tests/integration
 
 notebooks: .venv/.test
@@ -64,10 +68,10 @@ notebooks: .venv/.test
 docs: .venv/.test
 	$(BIN)/python docs/generate.py
 
-bench: packages .venv/.test
+bench: images .venv/.test
 	$(BIN)/python benchmarks/run.py
 
-soak: packages .venv/.test
+soak: images .venv/.test
 	$(BIN)/python -m pytest -m soak tests
 
 pool-down:
