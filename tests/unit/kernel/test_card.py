@@ -32,7 +32,19 @@ def test_the_bundle_says_everything_in_three_ways() -> None:
     data = card.bundle(job(), now=NOW)
     assert data[card.MIME] == {"id": "7f3a" + "0" * 28, "name": "svm", "state": "running"}
     for key in ("text/html", "text/plain"):
-        for word in ("svm-7f3a", "running", "17 s", "X", "898 KiB", "2 cores", "1GiB", "4 GPUs (A100)", "pool", "science", "wn-212"):
+        for word in (
+            "svm-7f3a",
+            "running",
+            "17 s",
+            "X",
+            "898 KiB",
+            "2 cores",
+            "1GiB",
+            "4 GPUs (A100)",
+            "pool",
+            "science",
+            "wn-212",
+        ):
             assert word in str(data[key]), (key, word)
     json.dumps(data)
 

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jupyter_offload.errors import BadQuantity, UnknownName, UsageError
-from jupyter_offload.kernel.options import CELL_FLAGS, Options, cell_parser, make_options, parse_options, run_parser, split
+from jupyter_offload.kernel.options import (
+    CELL_FLAGS,
+    Options,
+    cell_parser,
+    make_options,
+    parse_options,
+    run_parser,
+    split,
+)
 
 TEXT = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=40)
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,10}", fullmatch=True)
@@ -24,7 +32,12 @@ def test_the_issues_own_line() -> None:
     assert options.inputs == ("X", "y")
     assert options.outputs == ("scores",)
     assert (options.cpus, options.memory, options.time_seconds) == ("2", "1GiB", 600)
-    assert (options.name, options.site, options.files, options.fetch) == ("svm", "pool", ("helpers/",), ("plots/*.png",))
+    assert (options.name, options.site, options.files, options.fetch) == (
+        "svm",
+        "pool",
+        ("helpers/",),
+        ("plots/*.png",),
+    )
     assert options.waits
 
 
@@ -38,7 +51,9 @@ def test_nothing_said_is_automatic_and_does_not_wait() -> None:
 
 
 def test_gpus_secrets_and_repetition() -> None:
-    options = read("--gpus A100:4 --secret A=x B=y --secret C=z --file a b --file c --pip 'uproot>=5' -o a -o b,c --detach")
+    options = read(
+        "--gpus A100:4 --secret A=x B=y --secret C=z --file a b --file c --pip 'uproot>=5' -o a -o b,c --detach"
+    )
     assert (options.gpus, options.gpu_model) == (4, "A100")
     assert options.secrets == {"A": "x", "B": "y", "C": "z"}
     assert options.files == ("a", "b", "c")
@@ -47,7 +62,10 @@ def test_gpus_secrets_and_repetition() -> None:
     assert not options.waits
 
 
-@given(st.dictionaries(NAMES, TEXT, max_size=4), st.lists(TEXT.filter(lambda text: text and not text.startswith("-")), max_size=4))
+@given(
+    st.dictionaries(NAMES, TEXT, max_size=4),
+    st.lists(TEXT.filter(lambda text: text and not text.startswith("-")), max_size=4),
+)
 def test_quoted_words_arrive_as_they_were(env: dict[str, str], fetch: list[str]) -> None:
     line = ""
     if env:
@@ -113,9 +131,32 @@ def test_keywords_are_checked_alike() -> None:
 
 
 def test_every_flag_is_known_for_completion() -> None:
-    for flag in ("-i", "-o", "--cpus", "--memory", "--disk", "--gpus", "--time", "--name", "--site", "--image", "--file"):
+    for flag in (
+        "-i",
+        "-o",
+        "--cpus",
+        "--memory",
+        "--disk",
+        "--gpus",
+        "--time",
+        "--name",
+        "--site",
+        "--image",
+        "--file",
+    ):
         assert flag in CELL_FLAGS
-    for flag in ("--fetch", "--secret", "--pip", "--env", "--wait", "--detach", "--again", "--reuse", "--no-rerun", "--dry-run"):
+    for flag in (
+        "--fetch",
+        "--secret",
+        "--pip",
+        "--env",
+        "--wait",
+        "--detach",
+        "--again",
+        "--reuse",
+        "--no-rerun",
+        "--dry-run",
+    ):
         assert flag in CELL_FLAGS
 
 
