@@ -21,7 +21,7 @@ from jupyter_offload.service.rest.loopback import Loopback
 from jupyter_offload.service.shared import Shared
 from jupyter_offload.service.siteview import SiteEntry
 from jupyter_offload.sites.build import build_sites
-from jupyter_offload.sites.config import load_sites
+from jupyter_offload.sites.config import config_files, load_sites
 from jupyter_offload.sites.schema import SiteConfig, SitesConfig
 
 __all__ = ["Assembled", "assemble", "entries", "own_name"]
@@ -88,7 +88,14 @@ def assemble(
             log.error("%s", error.message)
             return await Local.open(folders, {}, None, log=log, problem=error)
 
-    shared = Shared(folders, Lease(folders), make, published=published or default_path(), log=log)
+    def settings() -> object:
+        try:
+            files = config_files(environ)
+            return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+        except (OSError, ConfigError) as error:
+            return str(error)
+
+    shared = Shared(folders, Lease(folders), make, published=published or default_path(), settings=settings, log=log)
     api = Api(
         shared, own_name(environ), folders.new_incoming, forwarded_to=lambda: shared.forwarded_to, traffic=Traffic()
     )

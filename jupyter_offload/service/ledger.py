@@ -1,7 +1,7 @@
 """The one writer of job records: live ones in memory, all of them in the store, and each also in its job folder.
 
-A change takes effect in memory at once and is on disk when `Ledger.change` returns; changes that come while a write is under way
-go together in the next one (group commit). The store's commit is what makes them durable; ``job.json`` in the job folder is written
+A change takes effect in memory at once and is on disk when `Ledger.change` returns; changes that come while a write is under way go
+together in the next one (group commit). The store's commit is what makes them durable; ``job.json`` in the job folder is written
 before it at each step that a rebuild must know of, so that the store can be deleted at any time.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from jupyter_offload.errors import OffloadError, UnknownName
+from jupyter_offload.errors import OffloadError, ServiceUnreachable, UnknownName
 from jupyter_offload.job import resolve_id
 from jupyter_offload.service.folders import Folders, private_folder, write_private
 from jupyter_offload.service.record import Record
@@ -41,6 +41,7 @@ class Ledger:
         self._writing: asyncio.Task[None] | None = None
         self._next: asyncio.Future[None] | None = None
         self._news = asyncio.Condition()
+        self._closed = False
 
     # -- opening ---------------------------------------------------------------------------------------------------------------------
 
@@ -78,7 +79,9 @@ class Ledger:
         return self._live
 
     async def run(self, function: Callable[..., _T], *args: object) -> _T:
-        """Run a function of the store in its thread."""
+        """Run a function of the store in its thread. Raises `ServiceUnreachable` when the ledger was closed."""
+        if self._closed:
+            raise ServiceUnreachable("this service was closed", hint="Try again in a moment.")
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: function(*args))
 
     async def get(self, owner: str | None, job_id: str) -> Record | None:
@@ -133,7 +136,7 @@ class Ledger:
 
     async def _beyond(self, revision: int) -> None:
         async with self._news:
-            await self._news.wait_for(lambda: self._committed > revision)
+            await self._news.wait_for(lambda: self._committed > revision or self._closed)
 
     @property
     def revision(self) -> int:
@@ -240,4 +243,6 @@ class Ledger:
         if self._writing is not None:
             await asyncio.wait([self._writing])
         await self.run(self._store.close)
+        self._closed = True
         self._thread.shutdown()
+        await self._tell(self._committed)

@@ -22,6 +22,7 @@ from jupyter_offload.service.ledger import Ledger
 from jupyter_offload.service.logs import Logs
 from jupyter_offload.service.manager import Manager
 from jupyter_offload.service.pause import stop
+from jupyter_offload.service.progress import Progress
 from jupyter_offload.service.record import Record
 from jupyter_offload.service.service import Accepted, Check, Cleaned, JobList, Preview, SiteView
 from jupyter_offload.service.siteview import SiteBook, SiteEntry
@@ -54,8 +55,9 @@ class Local:
         self._intake = Intake(folders, book, wall=wall, log=log)
         self._acceptor = Acceptor(ledger, book, self._intake, folders, wall=wall)
         self._manager = Manager(ledger, book, self._intake, wall=wall, rng=rng, log=log)
-        self._logs = Logs(ledger, book, folders)
-        self._retention: asyncio.Task[None] | None = None
+        self._progress = Progress(ledger, book)
+        self._logs = Logs(ledger, book, folders, self._progress)
+        self._loops: list[asyncio.Task[None]] = []
 
     @classmethod
     async def open(
@@ -87,7 +89,7 @@ class Local:
         for left in folders.incoming.glob("*.bundle"):
             left.unlink(missing_ok=True)
         await service._manager.open()
-        service._retention = asyncio.create_task(service._retain())
+        service._loops = [asyncio.create_task(service._retain()), asyncio.create_task(service._progress.run())]
         return service
 
     # -- OffloadService --------------------------------------------------------------------------------------------------------------
@@ -236,8 +238,7 @@ class Local:
 
     async def close(self) -> None:
         """Stop owning. Jobs go on."""
-        if self._retention is not None:
-            await stop([self._retention])
+        await stop(self._loops)
         await self._manager.close()
         for visit in self._book:
             await visit.entry.site.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 from jupyter_offload.errors import ResultUnavailable, SiteError, UnknownName, UsageError
 from jupyter_offload.service.folders import Folders
 from jupyter_offload.service.ledger import Ledger
+from jupyter_offload.service.progress import Progress
 from jupyter_offload.service.record import Phase, Record
 from jupyter_offload.service.siteview import SiteBook, deadline
 from jupyter_offload.sites.base import LogChunk
@@ -28,10 +29,11 @@ _CONTAINER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 class Logs:
     """Reads the streams of tasks."""
 
-    def __init__(self, ledger: Ledger, book: SiteBook, folders: Folders) -> None:
+    def __init__(self, ledger: Ledger, book: SiteBook, folders: Folders, progress: Progress) -> None:
         self._ledger = ledger
         self._book = book
         self._folders = folders
+        self._progress = progress
 
     async def read(
         self,
@@ -87,6 +89,8 @@ class Logs:
             chunk = await deadline(visit.name, "logs", call, READ_SECONDS)
         except SiteError:
             return LogChunk(b"", offset)  # the job's `stale_since` tells
+        if (container, stream) == ("main", "stdout"):
+            self._progress.seen(handle, chunk.data)
         # the site's end is not ours: the last bytes may come with the result
         return LogChunk(chunk.data, chunk.offset)
 

@@ -35,7 +35,10 @@ TAKE_OVER_SECONDS = 20.0
 
 
 class Shared:
-    """`OffloadService` behind a lease. ``make`` opens a `Local` once the lease is held."""
+    """`OffloadService` behind a lease.
+
+    ``make`` opens a `Local` once the lease is held, and again when ``settings`` returns something else than before.
+    """
 
     def __init__(
         self,
@@ -44,8 +47,11 @@ class Shared:
         make: Callable[[], Awaitable[Local]],
         *,
         published: Path | None,
+        settings: Callable[[], object] = lambda: None,
         log: logging.Logger,
     ) -> None:
+        self._settings = settings
+        self._opened_with: object = None
         self._folders = folders
         self._lease = lease
         self._make = make
@@ -77,12 +83,22 @@ class Shared:
     async def _own(self) -> None:
         self._lease.publish(self._mine.url, self._mine.token, __version__)
         try:
-            self._local = await self._make()
+            await self._open_local()
         except BaseException:
             self._lease.release()
             raise
-        await self._switch(self._local)
         self._publish()
+
+    async def _open_local(self) -> None:
+        self._opened_with = await asyncio.to_thread(self._settings)
+        self._local = await self._make()
+        await self._switch(self._local)
+
+    async def _close_local(self) -> None:
+        local, self._local = self._local, None
+        await self._switch(None)
+        if local is not None:
+            await local.close()
 
     def _publish(self) -> None:
         """Keep the file that kernels without an inherited path look at."""
@@ -122,14 +138,16 @@ class Shared:
                 await self._own()
             else:
                 await self._forward()
-        elif await asyncio.to_thread(self._lease.beat):
-            self._publish()
-        else:
+        elif not await asyncio.to_thread(self._lease.beat):
             self._log.warning("the lease is lost: stepping down")
-            local, self._local = self._local, None
-            await self._switch(None)
-            await local.close()
+            await self._close_local()
             self._lease.release()
+        else:
+            self._publish()
+            if await asyncio.to_thread(self._settings) != self._opened_with:
+                self._log.info("the configuration changed: opening anew")
+                await self._close_local()
+                await self._open_local()
 
     @property
     def forwarded_to(self) -> str | None:
@@ -159,12 +177,13 @@ class Shared:
         try:
             return await ask(service)
         except ServiceUnreachable:
-            if self._local is None:
+            if self._service is service and self._local is None:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(changed.wait(), TAKE_OVER_SECONDS)
-            if self._service is service or self._service is None:
+            successor = await self._current()
+            if successor is service:
                 raise
-        return await ask(self._service)
+        return await ask(successor)
 
     # -- OffloadService --------------------------------------------------------------------------------------------------------------
 
@@ -257,10 +276,7 @@ class Shared:
         """Stop owning or forwarding. Jobs go on."""
         if self._loop is not None:
             await stop([self._loop])
-        local, self._local = self._local, None
-        await self._switch(None)
-        if local is not None:
-            await local.close()
-            if self._published is not None:
-                self._mine.remove(self._published)
+        if self._local is not None and self._published is not None:
+            self._mine.remove(self._published)
+        await self._close_local()
         self._lease.release()

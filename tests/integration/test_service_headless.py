@@ -156,3 +156,26 @@ def test_the_doctor_ends_with_the_round_trip_of_a_tiny_job(service):
     assert names[-1] == "round trip"
     assert answer["checks"][-1]["ok"] is True, answer["checks"][-1]
     assert service.json("GET", "/jobs")["jobs"] == []
+
+
+def test_a_changed_configuration_is_taken_while_jobs_run(service):
+    service.start()
+    job = command("sh", "-c", "sleep 4; echo done")
+    service.put(job)
+    sites = service.root / "config" / "sites.yaml"
+    sites.write_text("sites:\n  local: {batch: {type: local, slots: 1}}\n  second: {batch: {type: local}}\n")
+    service.wait_until(lambda: [site["name"] for site in service.json("GET", "/sites")] == ["local", "second"])
+    sites.write_text("sites: nonsense\n")
+
+    def refused():
+        try:
+            service.json("GET", "/sites")
+        except ConfigError:
+            return True
+        return False
+
+    service.wait_until(refused)
+    sites.unlink()
+    (ended,) = service.wait(job.id)
+    assert ended.state is State.SUCCEEDED
+    assert service.ask("GET", f"/jobs/{job.id}/logs")[1] == b"done\n"

@@ -76,7 +76,7 @@ class Bench:
 async def kill(service: Local) -> None:
     """End it as SIGKILL would: nothing is finished, nothing flushed beyond what is on disk."""
     writing = service._ledger._writing
-    await pause.stop([*service._manager._tasks, service._retention, *([writing] if writing else [])])
+    await pause.stop([*service._manager._tasks, *service._loops, *([writing] if writing else [])])
     await asyncio.get_running_loop().run_in_executor(service._ledger._thread, service._ledger._store.close)
     service._ledger._thread.shutdown()
 
