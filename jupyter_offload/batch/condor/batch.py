@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TypeVar
 
 from jupyter_offload.batch.base import BatchInfo, Chunk, Fetched, Found, Handle, Status, Submission
 from jupyter_offload.batch.condor import selection, states
@@ -28,6 +29,8 @@ from jupyter_offload.job import State
 __all__ = ["CondorBatch"]
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_FEW = 1000
 
 
 class CondorBatch:
@@ -40,7 +43,7 @@ class CondorBatch:
         self._files = Files(self.schedd)
         self._submitter = Submitter(self.schedd)
         self._sweeps: Coalescer[tuple[Handle, ...], list[Status]] = Coalescer(self._sweep)
-        self._gone_since: dict[Handle, float | None] = {}
+        self._gone_since: dict[selection.Key, float | None] = {}
         """For each task that was seen: since when it is missing (monotonic seconds)."""
 
     async def submit(self, submissions: Sequence[Submission]) -> list[list[Handle]]:
@@ -73,7 +76,7 @@ class CondorBatch:
         await self._remove(handles, "its results are fetched")
         self._files.forget(handles)
         for handle in handles:
-            self._gone_since.pop(handle, None)
+            self._gone_since.pop(selection.key(handle), None)
 
     async def find(self, job_ids: Sequence[str]) -> list[Found]:
         """Look in the queue and in the history by the stamps."""
@@ -111,44 +114,61 @@ class CondorBatch:
             await self.schedd.act("Remove", f"({constraint}) && {only}", reason)
 
     async def _sweep(self, callers: Sequence[tuple[Handle, ...]]) -> list[list[Status] | Exception]:
-        handles = list(dict.fromkeys(handle for caller in callers for handle in caller))
-        wanted = {selection.key(handle): handle for handle in selection.known(handles)}
-        seen: dict[Handle, Status] = {}
-        if wanted:
-            ads = await self.schedd.query(selection.by_handles(list(wanted.values())), states.PROJECTION)
-            await self._release_again(ads)
-            await self._note(seen, wanted, ads, history=False)
-        missing = [handle for handle in wanted.values() if handle not in seen]
-        if missing:
-            old = await self.schedd.history(selection.by_handles(missing), states.PROJECTION, len(missing))
-            await self._note(seen, wanted, old, history=True)
-        for handle in seen:
-            self._gone_since[handle] = None
-        statuses = {handle: seen.get(handle) or self._absent(handle) for handle in handles}
-        return [[statuses[handle] for handle in caller] for caller in callers]
+        count = sum(map(len, callers))
+        wanted = await _bulk(count, _by_key, callers)
+        seen: dict[selection.Key, Status] = {}
+        stuck: list[states.Ad] = []
 
-    async def _note(
+        def note(ad: states.Ad) -> None:
+            self._note(seen, wanted, ad, history=False)
+            if ad.get("JobStatus") == states.HELD:
+                stuck.append(ad)
+
+        if wanted:
+            constraint = await _bulk(count, selection.by_handles, list(wanted.values()))
+            await self.schedd.look(constraint, states.PROJECTION, note)
+            await self._release_again(stuck)
+        if len(seen) < len(wanted):
+            missing = await _bulk(count, lambda: [handle for key, handle in wanted.items() if key not in seen])
+            constraint = await _bulk(count, selection.by_handles, missing)
+            for ad in await self.schedd.history(constraint, states.PROJECTION, len(missing)):
+                self._note(seen, wanted, ad, history=True)
+        return await _bulk(count, self._answers, callers, seen)
+
+    def _note(
         self,
-        seen: dict[Handle, Status],
+        seen: dict[selection.Key, Status],
         wanted: Mapping[selection.Key, Handle],
-        ads: Sequence[states.Ad],
+        ad: states.Ad,
         *,
         history: bool,
     ) -> None:
-        for number, ad in enumerate(ads):
-            if number % 500 == 499:
-                await asyncio.sleep(0)  # 100,000 ads must not stall the loop
-            handle = wanted.get(selection.key_of(ad))
-            if handle is not None:
-                seen[handle] = states.status(
-                    handle, ad, skew=self.schedd.skew, history=history, spool=self.config.spool
-                )
+        key = selection.key_of(ad)
+        handle = wanted.get(key)
+        if handle is not None:
+            skew = self.schedd.skew
+            seen[key] = states.status(handle, ad, skew=skew, history=history, spool=self.config.spool)
 
-    def _absent(self, handle: Handle) -> Status:
+    def _answers(
+        self, callers: Sequence[tuple[Handle, ...]], seen: Mapping[selection.Key, Status]
+    ) -> list[list[Status] | Exception]:
+        answers: list[list[Status] | Exception] = []
+        for caller in callers:
+            mine = []
+            for handle in caller:
+                key = selection.key(handle)
+                status = seen.get(key)
+                if status is not None:
+                    self._gone_since[key] = None
+                mine.append(self._absent(key, handle) if status is None else status)
+            answers.append(mine)
+        return answers
+
+    def _absent(self, key: selection.Key, handle: Handle) -> Status:
         # What was there a moment ago may be on its way from the queue to the history; what was never seen is lost at once.
-        if handle in self._gone_since:
-            since = self._gone_since[handle] or time.monotonic()
-            self._gone_since[handle] = since
+        if key in self._gone_since:
+            since = self._gone_since[key] or time.monotonic()
+            self._gone_since[key] = since
             if time.monotonic() - since < self.config.lost_after_seconds:
                 return Status(handle, State.QUEUED, reason="not in the queue at the moment; looking again")
         return Status(
@@ -170,3 +190,12 @@ class CondorBatch:
                 await self.schedd.act("Release", jobs, "released again after a passing fault")
             except SiteError as error:
                 _log.warning("jobs %s could not be released: %s", jobs, error.message)
+
+
+async def _bulk(count: int, work: Callable[..., _T], *arguments: object) -> _T:
+    # Pure computing over very many jobs goes to a thread, which shares the interpreter with the event loop in slices of milliseconds.
+    return work(*arguments) if count <= _FEW else await asyncio.to_thread(work, *arguments)
+
+
+def _by_key(callers: Sequence[tuple[Handle, ...]]) -> dict[selection.Key, Handle]:
+    return {selection.key(handle): handle for caller in callers for handle in selection.known(caller)}

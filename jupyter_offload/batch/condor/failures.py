@@ -38,12 +38,16 @@ AMBIGUOUS = frozenset(
 
 _TABLE: tuple[tuple[str, type[SiteError], str], ...] = (
     (
-        r"MAX_JOBS_PER_|MAX_JOBS_SUBMITTED|would exceed|limit(?:ed)? (?:of|to) \d+ job|too many jobs|Number of submitted jobs",
+        # A negative number instead of a proc: -2 is the schedd's limit of jobs, -3 the owner's, -4 that of one submission.
+        (
+            r"Schedd says -[234]\b|MAX_JOBS_PER_|MAX_JOBS_SUBMITTED|would exceed|limit(?:ed)? (?:of|to) \d+ job"
+            r"|too many jobs|Number of submitted jobs"
+        ),
         QuotaExceeded,
         "Wait until some of your jobs have ended, or ask the site for a higher limit.",
     ),
     (
-        r'SECMAN:2010|Received "DENIED"|PERMISSION_DENIED|[Pp]ermission denied|not authorized|EACCES|errno=13|not allowed to',
+        r'Schedd says -5\b|SECMAN:2010|Received "DENIED"|PERMISSION_DENIED|[Pp]ermission denied|EACCES|errno=13',
         Denied,
         "The schedd knows who you are and refuses: ask its administrator, or check the token's scopes with `%offload doctor`.",
     ),

@@ -127,6 +127,7 @@ class WorkerProcess:
                     break
                 if rows is not None:
                     rows(answer["rows"])
+                await asyncio.sleep(0)  # the next line may be here already, and so on for seconds
         except (ConnectionError, asyncio.IncompleteReadError) as error:
             raise WorkerEnded(await self._last_words(process)) from error
         self._calls += 1

@@ -55,12 +55,22 @@ class Schedd:
 
     async def query(self, constraint: str, projection: Sequence[str]) -> list[dict[str, Any]]:
         """Return the jobs in the queue that match, as dicts of the attributes they have."""
-        return await self._rows("query", {"constraint": constraint}, projection, self.config.query_seconds)
+        ads: list[dict[str, Any]] = []
+        await self.look(constraint, projection, ads.append)
+        return ads
+
+    async def look(self, constraint: str, projection: Sequence[str], each: Callable[[dict[str, Any]], None]) -> None:
+        """Give the jobs in the queue that match to ``each``, as they arrive: of very many none is kept longer than needed.
+
+        After a broken connection it may begin again from the first.
+        """
+        await self._rows("query", {"constraint": constraint}, projection, each)
 
     async def history(self, constraint: str, projection: Sequence[str], match: int) -> list[dict[str, Any]]:
         """Return at most ``match`` jobs of the history that match."""
-        arguments = {"constraint": constraint, "match": match}
-        return await self._rows("history", arguments, projection, self.config.query_seconds)
+        ads: list[dict[str, Any]] = []
+        await self._rows("history", {"constraint": constraint, "match": match}, projection, ads.append)
+        return ads
 
     async def ping(self, permission: str = "WRITE") -> dict[str, Any]:
         """Return what the schedd's authorization answers. Not a proof of the identity of the next submission: sessions are cached."""
@@ -72,8 +82,13 @@ class Schedd:
     async def startds(self, constraint: str, projection: Sequence[str]) -> list[dict[str, Any]]:
         """Return the slots that match, from the collector."""
         rows: list[dict[str, Any]] = []
+
+        def receive(some: list[Any]) -> None:
+            pairs = (zip(projection, row, strict=True) for row in some)
+            rows.extend({name: value for name, value in pair if value is not None} for pair in pairs)
+
         arguments = {"collector": self.config.collector, "constraint": constraint, "projection": list(projection)}
-        await self._call("reader", "collector", arguments, self.config.query_seconds, _collect(rows, projection))
+        await self._call("reader", "collector", arguments, self.config.query_seconds, receive)
         return rows
 
     async def submit(
@@ -116,17 +131,23 @@ class Schedd:
         await self._at("mover", "retrieve", {"jobs": list(jobs)}, deadline)
 
     async def _rows(
-        self, op: str, arguments: Mapping[str, Any], projection: Sequence[str], deadline: float
-    ) -> list[dict[str, Any]]:
+        self, op: str, arguments: Mapping[str, Any], projection: Sequence[str], each: Callable[[dict[str, Any]], None]
+    ) -> None:
         names = [*projection, "ServerTime"]
-        rows: list[dict[str, Any]] = []
+
+        def receive(rows: list[Any]) -> None:
+            for number, row in enumerate(rows):
+                ad = {name: value for name, value in zip(names, row, strict=True) if value is not None}
+                if number == 0 and op == "query" and "ServerTime" in ad:
+                    self._note_clock(float(ad["ServerTime"]))
+                each(ad)
+
         arguments = {**arguments, "projection": names}
-        await self._at("reader", op, arguments, deadline, rows=rows, names=names)
-        if op == "query" and rows and "ServerTime" in rows[0]:
-            self.skew = float(rows[0]["ServerTime"]) - time.time()
-            if abs(self.skew) < 2.0:
-                self.skew = 0.0  # ServerTime has whole seconds
-        return rows
+        await self._at("reader", op, arguments, self.config.query_seconds, rows=receive)
+
+    def _note_clock(self, server: float) -> None:
+        skew = server - time.time()
+        self.skew = 0.0 if abs(skew) < 2.0 else skew  # ServerTime has whole seconds
 
     async def _at(
         self,
@@ -135,8 +156,7 @@ class Schedd:
         arguments: Mapping[str, Any],
         deadline: float,
         *,
-        rows: list[dict[str, Any]] | None = None,
-        names: Sequence[str] = (),
+        rows: Callable[[list[Any]], None] | None = None,
         repeat: bool = True,
     ) -> Any:
         pauses: tuple[float, ...] = (0.0,)
@@ -147,10 +167,7 @@ class Schedd:
                 await asyncio.sleep(pause)
             try:
                 location = await self.locate()
-                if rows is not None:
-                    rows.clear()
-                receive = None if rows is None else _collect(rows, names)
-                return await self._call(role, op, {"schedd": location, **arguments}, deadline, receive)
+                return await self._call(role, op, {"schedd": location, **arguments}, deadline, rows)
             except SiteUnreachable:
                 # Its address may have changed with a restart.
                 self._location = None
@@ -224,10 +241,3 @@ class Schedd:
 
     async def _probe(self, op: str, arguments: Mapping[str, Any]) -> None:
         await self.workers.call("reader", op, arguments, deadline=self.config.locate_seconds)
-
-
-def _collect(into: list[dict[str, Any]], names: Sequence[str]) -> Callable[[list[Any]], None]:
-    def receive(rows: list[Any]) -> None:
-        into.extend({name: value for name, value in zip(names, row, strict=True) if value is not None} for row in rows)
-
-    return receive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -384,3 +385,53 @@ async def test_the_breaker_opens_and_says_since_when(tmp_path: Path) -> None:
         assert isinstance(caught.value, SiteError)
     finally:
         await batch.close()
+
+
+# Answers a query with many jobs, as the real worker writes them.
+_CROWD = """
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    names = request["args"]["projection"]
+    values = {"ClusterId": 1, "JobStatus": 2, "OffloadJob": "a" * 32, "OffloadAttempt": "b", "NumShadowStarts": 1}
+    values |= {"RemoteHost": "slot1@node.example", "SUBMIT_Iwd": "/home/alice/jobs/x/task-0", "ServerTime": 1}
+    for start in range(0, 100_000, 500):
+        rows = [[{**values, "ProcId": n, "OffloadIndex": n}.get(name) for name in names] for n in range(start, start + 500)]
+        print(json.dumps({"id": request["id"], "rows": rows}))
+    print(json.dumps({"id": request["id"], "ok": 100_000, "rss": 1}), flush=True)
+"""
+
+
+async def test_a_sweep_of_a_hundred_thousand_jobs_never_stalls_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = CondorBatch(CondorConfig(collector="c:1", schedd="ap"), environ={})
+    batch.schedd._location = {"Name": "ap"}
+    worker = WorkerProcess({"PATH": os.defpath}, command=(sys.executable, "-c", _CROWD))
+
+    async def call(role: str, op: str, arguments: dict[str, object], **options: object) -> object:
+        return await worker.call(op, arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batch.workers, "call", call)
+    handles = [Handle(f"ap#1.{n}", "a" * 32, n, "b", "/home/alice/jobs/x") for n in range(100_000)]
+    longest = []
+    # The handles are the test's; without this the collector's walks over them would be measured too.
+    gc.collect()
+    gc.freeze()
+    try:
+        for _ in range(3):  # the machine may be busy with something else for a moment
+            async with Gaps() as gaps:
+                statuses = await batch.poll(handles)
+            assert len(statuses) == 100_000
+            assert all(status.attempts == 1 for status in statuses)
+            longest.append(gaps.longest)
+            if gaps.longest <= GAP:
+                break
+        # On a machine with more to do than it has cores, the loop waits for a core too.
+        calm = os.getloadavg()[0] < (os.cpu_count() or 1)
+        assert min(longest) <= (GAP if calm else 6 * GAP), longest
+    finally:
+        gc.unfreeze()
+        await worker.close()
+        await batch.close()
+
+
+GAP = 0.05
