@@ -24,6 +24,8 @@ __all__ = ["INPUTS", "SCRIPT", "Translation", "task_inputs_name", "translate"]
 
 SCRIPT = "job.sh"
 INPUTS = "inputs.tar"
+_LIBRARY = ("basics", "status", "logs", "runtime", "containers", "results", "events")
+"""The parts of the machinery that is the same in every script, in order."""
 COMPLETE = "complete"
 """Last member of an inputs tar: without it the tar was cut off."""
 
@@ -209,4 +211,4 @@ def _template() -> jinja2.Template:
 @functools.cache
 def _library() -> str:
     folder = package_files.files("jupyter_offload.translator") / "templates"
-    return (folder / "library.sh").read_text(encoding="utf-8")
+    return "\n".join((folder / f"{name}.sh").read_text(encoding="utf-8") for name in _LIBRARY)
