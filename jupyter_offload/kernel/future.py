@@ -7,9 +7,11 @@ its id only. The end of the kernel cancels nothing.
 from __future__ import annotations
 
 import concurrent.futures
+import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +64,6 @@ class Job(concurrent.futures.Future[Any]):
         self._session = session
         self._changed = threading.Condition()
         self._opened: Result | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._opening = threading.Lock()
         self._ending = False
         self._problem: OffloadError | None = None
@@ -215,8 +216,9 @@ class Job(concurrent.futures.Future[Any]):
             self.wait()
         with self._opening:
             if self._opened is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="offload-result-")
-                path = Path(self._folder.name) / "result"
+                folder = tempfile.mkdtemp(prefix="offload-result-")  # 0700; goes with this object
+                weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+                path = Path(folder) / "result"
                 key = self._session.client.result(self.id, path)
                 self._opened = read_result(path, key)
             return self._opened
