@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from jupyter_offload.errors import JobCancelled, OffloadError, SiteError
+from jupyter_offload.errors import BatchNotFound, JobCancelled, OffloadError, SiteError
 from jupyter_offload.job import State, Task
 from jupyter_offload.service.ledger import Ledger
 from jupyter_offload.service.pause import Backoff, Bell
@@ -26,6 +26,8 @@ GROUP = 50
 """Tasks in one call: a large result must not keep many small ones waiting."""
 FETCH_SECONDS = 3600.0
 REMOVE_SECONDS = 300.0
+LOST_SECONDS = 60.0
+"""When a site that said of a task first that it ended and then that there is no such task is asked again."""
 
 
 class Checked:
@@ -37,7 +39,10 @@ class Checked:
 
 
 class Finisher:
-    """The ends of one site's tasks. ``check`` looks at the files that came back, ``clear`` removes a job's inputs."""
+    """The ends of one site's tasks. ``check`` looks at the files that came back, ``clear`` removes a job's inputs.
+
+    ``lost`` is called when a lost task is to be looked at again.
+    """
 
     def __init__(
         self,
@@ -47,6 +52,7 @@ class Finisher:
         *,
         check: Callable[[Record, Outcome], Awaitable[Checked]],
         clear: Callable[[Record], Awaitable[None]],
+        lost: Callable[[], None],
         backoff: Backoff,
         wall: Callable[[], float],
         log: logging.Logger,
@@ -56,6 +62,7 @@ class Finisher:
         self._ledger = ledger
         self._check = check
         self._clear = clear
+        self._lost = lost
         self._backoff = backoff
         self._wall = wall
         self._log = log
@@ -96,11 +103,7 @@ class Finisher:
             if self._fetch[key] not in group:
                 del self._fetch[key]
         if group:
-            call = self._visit.entry.site.fetch(group)
-            outcomes = await deadline(self._visit.name, "fetch", call, FETCH_SECONDS)
-            await asyncio.gather(*(self._take(outcome) for outcome in outcomes))
-            for outcome in outcomes:
-                self._fetch.pop((outcome.handle.job_id, outcome.handle.index), None)
+            await self._bring(group)
         forget = dict(list(self._forget.items())[:1000])
         if forget:
             call_remove = self._visit.entry.site.remove(list(forget.values()))
@@ -110,6 +113,43 @@ class Finisher:
             await self._ledger.change(
                 {forgotten[0] for forgotten in forget}, partial(_forgotten, pending=frozenset(self._forget))
             )
+
+    async def _bring(self, group: Sequence[SiteHandle]) -> None:
+        """Fetch a group; what cannot be fetched must not keep the others waiting."""
+        try:
+            call = self._visit.entry.site.fetch(group)
+            outcomes = await deadline(self._visit.name, "fetch", call, FETCH_SECONDS)
+            await asyncio.gather(*(self._take(outcome) for outcome in outcomes))
+        except Exception as error:
+            away = isinstance(error, SiteError) and not isinstance(error, BatchNotFound)
+            if away or (len(group) == 1 and not isinstance(error, BatchNotFound)):
+                for handle in group:  # the others first, the next time
+                    self._fetch[handle.job_id, handle.index] = self._fetch.pop((handle.job_id, handle.index))
+                raise
+            if len(group) > 1:
+                for handle in group:
+                    await self._bring([handle])
+                return
+            await self._lose(group[0], error)
+        for handle in group:
+            self._fetch.pop((handle.job_id, handle.index), None)
+
+    async def _lose(self, handle: SiteHandle, error: Exception) -> None:
+        """The site says that it has no trace of an ended task whose results are not here."""
+
+        def lost(record: Record) -> Record:
+            tasks = tuple(
+                move(task, State.LOST, reason=str(getattr(error, "message", error)), hint="Run it again.")
+                if task.index == handle.index
+                else task
+                for task in record.job.tasks
+            )
+            done = all(task.state.terminal for task in tasks)
+            changed = record.with_job(tasks=tasks, finished=self._wall() if done else None)
+            return replace(changed, phase=Phase.CLOSED) if done else changed
+
+        await self._ledger.change([handle.job_id], lost)
+        asyncio.get_running_loop().call_later(LOST_SECONDS, self._lost)
 
     def _wanted(self, handle: SiteHandle) -> bool:
         record = self._ledger.live.get(handle.job_id)

@@ -98,6 +98,11 @@ class Lease:
             os.close(self._descriptor)
             self._descriptor = None
 
+    @property
+    def held(self) -> bool:
+        """Whether this process holds it."""
+        return self._descriptor is not None
+
     def publish(self, url: str, token: str, version: str) -> None:
         """Tell where the holder listens; to be called once after `acquire`."""
         self._mine = Holder(secrets.token_hex(8), self._host, os.getpid(), url, token, version)

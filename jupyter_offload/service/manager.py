@@ -70,7 +70,7 @@ class Manager:
             workers.canceller.wake()
 
         finisher = Finisher(
-            visit, book, ledger, check=self._intake.check, clear=self._intake.clear, backoff=self._backoff(), wall=wall, log=log
+            visit, book, ledger, check=self._intake.check, clear=self._intake.clear, lost=woken, backoff=self._backoff(), wall=wall, log=log
         )  # fmt: skip
         watcher = Watcher(visit, book, ledger, ended=finisher.add, backoff=self._backoff(), wall=wall, log=log)
         submitter = Submitter(

@@ -133,7 +133,9 @@ class Shared:
 
     async def _turn(self) -> None:
         if self._local is None:
-            if await self._lease.acquire():
+            if self._lease.held:
+                await self._open_local()  # it could not be opened the last time
+            elif await self._lease.acquire():
                 self._log.info("the owner of the jobs is gone: taking over")
                 await self._own()
             else:

@@ -11,8 +11,9 @@ import pytest
 from parts.memory_site import result_bundle
 from parts.submissions import KEY, cell, command
 
-from jupyter_offload.errors import Conflict, RemoteError, ResultUnavailable, SiteUnreachable, UnknownName
+from jupyter_offload.errors import BatchNotFound, Conflict, RemoteError, ResultUnavailable, SiteUnreachable, UnknownName
 from jupyter_offload.job import State
+from jupyter_offload.service import finish
 
 
 async def submitted(bench, request=None, **options):
@@ -111,6 +112,7 @@ async def test_everything_of_a_job_is_private(bench):
     request = await submitted(bench)
     bench.site.finish(request.id, files={"a": b"1"})
     await bench.until(request.id)
+    await bench.when(request.id, lambda _: not bench.site.entries)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in bench.folders.root.rglob("*")}
     wrong = {path: mode for path, mode in modes.items() if path.name in ("job.json", "jobs.sqlite") and mode != 0o600}
     wrong |= {
@@ -281,3 +283,30 @@ async def test_logs_live_and_after_the_end_by_offset(bench):
     for wrong in ({"container": "../../job"}, {"stream": "x"}, {"task": 1}):
         with pytest.raises(UnknownName):
             await bench.service.logs("ann", request.id, **wrong)
+
+
+async def test_one_that_cannot_be_fetched_keeps_no_other_waiting(bench, monkeypatch):
+    monkeypatch.setattr(finish, "LOST_SECONDS", 0.1)
+    good, gone, broken = [await submitted(bench) for _ in range(3)]
+    original = bench.site.fetch
+    mended = asyncio.Event()
+
+    async def fetch(handles):
+        for handle in handles:
+            if handle.job_id == gone.id:
+                raise BatchNotFound("no such task", hint="It was removed.")
+            if handle.job_id == broken.id and not mended.is_set():
+                raise RuntimeError("an archive that nobody can read")
+        return await original(handles)
+
+    bench.site.fetch = fetch
+    for request in (gone, broken, good):
+        bench.site.finish(request.id)
+    assert (await bench.until(good.id)).state is State.SUCCEEDED
+    job = await bench.until(gone.id)
+    assert (job.state, job.reason) == (State.LOST, "no such task")
+    assert (await bench.service.job("ann", broken.id)).state is State.FINISHING
+    mended.set()
+    assert (await bench.until(broken.id)).state is State.SUCCEEDED
+    bench.site.fetch = original
+    assert (await bench.until(gone.id, State.SUCCEEDED)).state is State.SUCCEEDED  # taken back: it is still there
