@@ -68,15 +68,9 @@ class CondorConfig(_Model):
     )
     filesystem: Literal["spool", "shared"] = Field(
         "spool",
-        description="`spool`: files travel through the schedd. `shared`: the job folder is on a disk that schedd and workers see.",
-    )
-    jobs_folder: str | None = Field(
-        None, description="With `shared`: the folder on the shared disk where the job folders lie."
+        description="`spool`: files travel through the schedd. `shared`: its machine and the workers see the service's data folder.",
     )
     ca_file: str | None = Field(None, description="Certificate authorities for TLS. Default: the system's bundle.")
-    settings: dict[str, str] = Field(
-        default_factory=dict, description="Further HTCondor configuration of the client, such as SEC_* knobs."
-    )
     max_jobs_per_submit: int = Field(
         1000, ge=1, description="Tasks in one submission to begin with; it learns down from refusals."
     )
