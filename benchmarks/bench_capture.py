@@ -1,32 +1,29 @@
-"""What capture costs: the free names of a 200-line cell, beside parsing it alone, and the source of a function.
-
-The limit is 5 ms for a cell of 200 lines. Run with ``python benchmarks/bench_capture.py``.
-"""
+"""What capture costs: the free names of a 200-line cell, beside parsing it alone, and the source of a function."""
 
 from __future__ import annotations
 
 import ast
-import json
 import linecache
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from figures import Figure, Table, middle, spread
+
 from jupyter_offload.payload.functions import function_source
 from jupyter_offload.payload.names import free_names
 
-ROUNDS = 50
 CELLS = Path(__file__).parent.parent / "tests" / "unit" / "payload" / "cells" / "science.txt"
 
 
-def best(call: Callable[[], object]) -> float:
-    """Return the shortest of `ROUNDS` calls, in milliseconds: the machine's other work only ever adds."""
+def samples(call: Callable[[], object], rounds: int) -> list[float]:
+    """Return the seconds of `rounds` calls."""
     times = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    return min(times) * 1e3
+    return times
 
 
 def cell_of(lines: int) -> str:
@@ -50,26 +47,23 @@ def function_of_a_cell(source: str) -> tuple[Callable[..., object], dict[str, ob
     return function, namespace
 
 
-def main() -> None:
-    """Print one line of JSON per figure."""
+def measure(rounds: int) -> tuple[list[Figure], Table]:
+    """Measure cells of three lengths, and a function that calls fifty others."""
+    rows = [["", "capture", "parsing alone"]]
+    figures = []
     for lines in (20, 200, 2000):
         source = cell_of(lines)
-        analysed, parsed = best(lambda text=source: free_names(text)), best(lambda text=source: ast.parse(text))
-        print(
-            json.dumps(
-                {"free_names": f"{lines} lines", "ms": round(analysed, 2), "times_parsing": round(analysed / parsed, 2)}
+        analysed = samples(lambda text=source: free_names(text), rounds)
+        parsed = samples(lambda text=source: ast.parse(text), rounds)
+        rows.append([f"cell of {lines:,} lines", spread(analysed, "ms", 1e3), spread(parsed, "ms", 1e3)])
+        if lines == 200:
+            figures.append(
+                Figure("Capture of a 200-line cell", "≤ 5 ms", spread(analysed, "ms", 1e3), middle(analysed) <= 0.005)
             )
-        )
     chain = "import math\nK = 2\n" + "".join(
         f"def f{index}(x):\n    return {f'f{index - 1}(x)' if index else 'math.sqrt(x)'} * K\n" for index in range(50)
     )
     function, namespace = function_of_a_cell(chain + "last = f49\n")
-    print(
-        json.dumps(
-            {"function_source": "50 functions", "ms": round(best(lambda: function_source(function, namespace)), 2)}
-        )
-    )
-
-
-if __name__ == "__main__":
-    main()
+    taken = samples(lambda: function_source(function, namespace), rounds)
+    rows.append(["function that needs 49 others", spread(taken, "ms", 1e3), ""])
+    return figures, Table("Capture", rows)
