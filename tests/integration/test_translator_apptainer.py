@@ -289,5 +289,7 @@ def test_a_signal_reaches_the_program_inside(node: Node) -> None:
     ran = node.ended(process, folder, seen)
     assert ran.framed() == b"ready\nasked\n"
     assert ran.files == {"late": b"done\n"}
-    assert ran.states["main"] == ("terminated", 5, "Terminated")
+    state, code, reason = ran.states["main"]
+    assert (state, reason) == ("terminated", "Terminated")
+    assert code in (5, 143)  # apptainer does not always tell the program's own code after it passed a signal on
     assert ran.status["host"]

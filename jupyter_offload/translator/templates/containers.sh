@@ -50,11 +50,20 @@ o_ended() { # o_ended <container>: it and its logs are done
   o_tell
 }
 
-o_kill() { # o_kill <signal>: to every process of the running containers
+o_send() { # o_send <signal> <process>: to a container
+  # Apptainer hands SIGTERM on to the program inside, as Kubernetes sends it to that one alone; sent to the whole group it would come twice.
+  if [[ $1 == TERM && -n $o_runtime ]]; then
+    kill -TERM "$2" 2>/dev/null
+  else
+    kill "-$1" -- "-$2" 2>/dev/null
+  fi
+}
+
+o_kill() { # o_kill <signal>: to the running containers
   local i
   for i in "${o_running[@]}"; do
     if [[ -n ${o_pid[i]} && ${o_code[i]} == null ]]; then
-      kill "-$1" -- "-${o_pid[i]}" 2>/dev/null
+      o_send "$1" "${o_pid[i]}"
     fi
   done
 }
@@ -73,7 +82,7 @@ o_event() { # o_event <kind> <container> <value>: something a container's helper
     pid)
       o_pid[i]=$3
       if [[ -n $o_ending ]]; then
-        kill -TERM -- "-$3" 2>/dev/null
+        o_send TERM "$3"
       fi
       ;;
     full) o_fail DiskFull "the disk was full while the log of container ${o_names[i]} was written" ;;
