@@ -81,6 +81,7 @@ def assemble(
     token = secrets.token_urlsafe(32)
 
     async def make() -> Local:
+        """Open the service with the configuration as it is now."""
         try:
             config = load_sites(environ)
             return await Local.open(folders, entries(config, folders), config.default, log=log)
@@ -89,6 +90,7 @@ def assemble(
             return await Local.open(folders, {}, None, log=log, problem=error)
 
     def settings() -> object:
+        """Return something that differs when a configuration file was changed."""
         try:
             files = config_files(environ)
             return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]

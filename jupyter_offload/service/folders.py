@@ -24,6 +24,9 @@ from jupyter_core.paths import jupyter_data_dir
 __all__ = ["Folders", "folder_bytes", "private_folder", "write_private"]
 
 
+LEFTOVER_SECONDS = 86400.0
+
+
 def private_folder(path: Path) -> Path:
     """Make the folder (mode 0700) with its parents, or set the mode of the one that exists; return it."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -123,6 +126,22 @@ class Folders:
     def new_incoming(self) -> Path:
         """Return the path of a submission that is about to be received."""
         return self.incoming / f"{secrets.token_hex(8)}.bundle"
+
+    def remove_leftovers(self, now: float) -> None:
+        """Remove what processes that were killed left in ``incoming``: what nobody has written to for a day.
+
+        Younger files may be on their way to any process on this home.
+        """
+        for path in self.incoming.iterdir():
+            try:
+                if now - path.stat().st_mtime < LEFTOVER_SECONDS:
+                    continue
+            except FileNotFoundError:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def remove_job(self, job_id: str) -> None:
         """Remove a job's folder with all that is in it."""

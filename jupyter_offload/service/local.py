@@ -80,14 +80,14 @@ class Local:
         await ledger.open()
 
         async def remember(name: str, info: str) -> None:
+            """Keep what a site said of itself."""
             await ledger.run(store.note_site, name, info)
 
         book = SiteBook(entries, default, clock=clock, wall=wall, remember=remember, log=logger, problem=problem)
         book.recall(await ledger.run(store.site_notes))
         chance = rng or random.Random()  # noqa: S311 - jitter, not a secret
         service = cls(folders, ledger, book, wall=wall, rng=chance, log=logger)
-        for left in folders.incoming.glob("*.bundle"):
-            left.unlink(missing_ok=True)
+        await asyncio.to_thread(folders.remove_leftovers, time.time())
         await service._manager.open()
         service._loops = [asyncio.create_task(service._retain()), asyncio.create_task(service._progress.run())]
         return service

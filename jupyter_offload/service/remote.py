@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +32,8 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 TRANSFER_SECONDS = 3600.0
 DOCTOR_SECONDS = 600.0
+KEPT_SECONDS = 3600.0
+"""How long what was brought here is kept, at least: whoever asked for it reads it at once."""
 _LARGEST_BODY = 1 << 40
 
 
@@ -94,6 +97,7 @@ class Remote:
         """Forward a submission; the file is gone when it was taken."""
 
         async def produce(write: Callable[[bytes], Awaitable[None]]) -> None:
+            """Send the file in pieces."""
             with await asyncio.to_thread(bundle.open, "rb") as file:
                 while chunk := await asyncio.to_thread(file.read, 1 << 18):
                     await write(chunk)
@@ -136,6 +140,7 @@ class Remote:
         return (await self._download(f"{_job(job_id)}/files/{quote(path)}", {"task": task}))[0]
 
     async def _download(self, path: str, query: Mapping[str, object]) -> tuple[Path, httputil.HTTPHeaders]:
+        await asyncio.to_thread(self._forget_old)
         name = hashlib.sha256(f"{path}?{urlencode(query)}".encode()).hexdigest()
         target = self._folder / name
         partial = self._folder / f"{name}.{os.urandom(4).hex()}"
@@ -143,6 +148,7 @@ class Remote:
         begin = bytearray()
 
         def take(data: bytes) -> None:
+            """Write what arrives."""
             if len(begin) < 1 << 16:
                 begin.extend(data[: 1 << 16])  # an error's JSON arrives by the same way
             file.write(data)
@@ -156,6 +162,11 @@ class Remote:
             raise (told or error) from error
         partial.replace(target)
         return target, response.headers
+
+    def _forget_old(self) -> None:
+        for path in self._folder.iterdir():
+            if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+                path.unlink(missing_ok=True)
 
     async def logs(
         self,
@@ -196,6 +207,7 @@ class Remote:
         rest = bytearray()
 
         def take(data: bytes) -> None:
+            """Collect whole lines."""
             rest.extend(data)
             while (end := rest.find(b"\n")) >= 0:
                 line = bytes(rest[:end])

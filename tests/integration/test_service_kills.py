@@ -13,9 +13,6 @@ from parts.submissions import command
 
 from jupyter_offload.job import State
 
-POINTS = 20
-JOBS = 24
-
 
 @pytest.fixture
 def service(tmp_path):
@@ -24,18 +21,23 @@ def service(tmp_path):
     part.close()
 
 
-@pytest.mark.timeout(280)
-def test_twenty_kills_lose_no_job_and_run_none_twice(service):
-    seed = 20
+@pytest.mark.parametrize(
+    ("points", "jobs_count", "seed"),
+    [
+        pytest.param(20, 24, 20, marks=pytest.mark.timeout(280)),
+        pytest.param(200, 240, 200, marks=[pytest.mark.soak, pytest.mark.timeout(3000)]),
+    ],
+)
+def test_kills_lose_no_job_and_run_none_twice(service, points, jobs_count, seed):
     rng = random.Random(seed)
     ran = service.root / "ran"
     requests = [
         command("sh", "-c", f"echo {number} >>{ran}; sleep {rng.uniform(0, 2):.2f}; echo {number} >out", fetch=("out",))
-        for number in range(JOBS)
+        for number in range(jobs_count)
     ]
     waiting = list(requests)
     service.start()
-    for _ in range(POINTS):
+    for _ in range(points):
         for request in waiting[:2]:
             # the client repeats what it got no answer to, under the same id
             with contextlib.suppress(OSError):
@@ -47,10 +49,10 @@ def test_twenty_kills_lose_no_job_and_run_none_twice(service):
         service.start()
     for request in waiting:
         assert service.put(request)[0] in (200, 201)
-    jobs = service.wait(*(request.id for request in requests), seconds=120)
+    jobs = service.wait(*(request.id for request in requests), seconds=120 + jobs_count)
     assert {job.state for job in jobs} == {State.SUCCEEDED}, [(job.id, job.reason) for job in jobs]
     counts = Counter(ran.read_text().split())
-    assert counts == {str(number): 1 for number in range(JOBS)}, f"seed {seed}"
+    assert counts == {str(number): 1 for number in range(jobs_count)}, f"seed {seed}"
     for number, request in enumerate(requests):
         assert service.ask("GET", f"/jobs/{request.id}/files/out")[1] == f"{number}\n".encode()
 

@@ -199,3 +199,29 @@ async def test_a_site_that_was_configured_away_keeps_its_jobs(bench):
     job = await bench.service.job("ann", request.id)
     assert job.state is State.QUEUED
     assert (await bench.service.cancel("ann", request.id)).state is State.CANCELLED
+
+
+async def test_leftovers_go_after_a_day_and_uploads_on_their_way_stay(bench):
+    import os
+    import time
+
+    old, young = bench.folders.new_incoming(), bench.folders.new_incoming()
+    folder = bench.folders.incoming / "remote-1"
+    folder.mkdir()
+    for path in (old, young):
+        path.write_bytes(b"x")
+    for path in (old, folder):
+        os.utime(path, (time.time() - 90_000,) * 2)
+    await bench.restart()
+    assert list(bench.folders.incoming.iterdir()) == [young]
+
+
+def test_the_owner_is_the_hubs_user_or_the_operating_systems(monkeypatch):
+    import getpass
+
+    from jupyter_offload.service.assemble import own_name
+
+    assert own_name({"JUPYTERHUB_USER": "ann"}) == "ann"
+    assert own_name({}) == getpass.getuser()
+    monkeypatch.setattr("os.getuid", lambda: 987654)
+    assert own_name({}) == "987654"
