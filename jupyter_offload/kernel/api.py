@@ -10,6 +10,7 @@ from pathlib import Path
 from jupyter_offload.kernel.future import Job
 from jupyter_offload.kernel.options import Options, make_options
 from jupyter_offload.kernel.prepare import Prepared, prepare_call, prepare_command, prepare_notebook
+from jupyter_offload.kernel.present import shortly
 from jupyter_offload.kernel.session import session
 from jupyter_offload.kernel.submitting import current_folder, send, user_namespace
 
@@ -22,6 +23,7 @@ class Offload:
 
     options: Options = field(default_factory=Options)
 
+    @shortly
     def submit(self, function: Callable[..., object], /, *args: object, **kwargs: object) -> Job:
         """Run ``function(*args, **kwargs)`` elsewhere; return its `Job`, whose result is the function's return value.
 
@@ -31,10 +33,12 @@ class Offload:
         prepared = prepare_call(function, args, kwargs, self.options, user_ns=user_namespace(), folder=current_folder())
         return self._send(prepared)
 
+    @shortly
     def run(self, command: Sequence[str]) -> Job:
         """Run a program with its arguments elsewhere, in a container where the site has them; the result is its exit code, 0."""
         return self._send(prepare_command(list(command), self.options, origin=None, folder=current_folder()))
 
+    @shortly
     def run_notebook(self, path: str | Path, parameters: Mapping[str, object] | None = None) -> Job:
         """Execute a whole notebook elsewhere; the result is the executed notebook as plain data (nbformat 4)."""
         prepared = prepare_notebook(Path(path), self.options, parameters or {}, origin=None, folder=current_folder())
@@ -45,6 +49,7 @@ class Offload:
         return job
 
 
+@shortly
 def options(
     *,
     site: str | None = None,
@@ -99,6 +104,7 @@ def run(command: Sequence[str]) -> Job:
     return Offload().run(command)
 
 
+@shortly
 def jobs(state: str = "", *, limit: int | None = None) -> list[Job]:
     """Return your jobs, newest first, in one state or in all."""
     home = session()
@@ -107,6 +113,7 @@ def jobs(state: str = "", *, limit: int | None = None) -> list[Job]:
     return [home.job(record) for record in ordered]
 
 
+@shortly
 def get(job_id: str) -> Job:
     """Return a job by its id, a unique beginning of it, ``name-7f3a`` or a name that only one job has. Raises `UnknownName`."""
     home = session()

@@ -5,13 +5,18 @@ IPython asks an exception for ``_render_traceback_`` before it makes a traceback
 
 from __future__ import annotations
 
+import functools
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from jupyter_offload.errors import OffloadError
+from jupyter_offload.errors import OffloadError, RemoteError
 
-__all__ = ["WaitInterrupted", "presentable"]
+__all__ = ["WaitInterrupted", "presentable", "shortly"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _OURS = str(Path(__file__).resolve().parent.parent)
 _INNER = ("concurrent/futures", "IPython/core", "decorator.py")
@@ -34,8 +39,10 @@ def presentable(error: OffloadError, remote: Sequence[str] = (), *, frames: bool
 
     def render() -> list[str]:
         lines = list(remote) or str(error.details.get("traceback") or "").splitlines()
+        if not isinstance(error, RemoteError):
+            lines = []  # the job was ended from outside: where the code was then says nothing
         found = [*(_own_frames(error) if frames else []), *lines]
-        if not lines:
+        if not lines or type(error) is not RemoteError:
             found.append(f"{_RED}{_BOLD}{type(error).__name__}{_END}: {error.message}")
         if error.hint:
             found.append(f"{_DIM}→{_END} {error.hint}")
@@ -43,6 +50,19 @@ def presentable(error: OffloadError, remote: Sequence[str] = (), *, frames: bool
 
     error._render_traceback_ = render  # type: ignore[attr-defined]
     return error
+
+
+def shortly(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Have the errors of a function of the Python interface show the user's lines and not ours."""
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return function(*args, **kwargs)
+        except OffloadError as error:
+            raise presentable(error) from None
+
+    return call
 
 
 def _own_frames(error: BaseException) -> list[str]:
