@@ -95,6 +95,12 @@ def test_plain_data_comes_back_exactly_without_pickle(value: object) -> None:
     assert same(value, back)
 
 
+def test_two_surrogates_do_not_become_one_character() -> None:
+    pair = "\ud83d" + "\ude00"
+    for value in (pair, [pair], {pair: pair}, {"k": (pair,)}):
+        assert round_trip(value) == ("json", value)
+
+
 @settings(max_examples=200, deadline=None)
 @given(arrays, st.sampled_from(["C", "F", "reversed", "strided"]))
 def test_arrays_come_back_exactly(array: np.ndarray, order: str) -> None:
