@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -179,3 +180,42 @@ def test_a_changed_configuration_is_taken_while_jobs_run(service):
     (ended,) = service.wait(job.id)
     assert ended.state is State.SUCCEEDED
     assert service.ask("GET", f"/jobs/{job.id}/logs")[1] == b"done\n"
+
+
+def test_a_secret_is_in_its_file_alone_and_gone_after_the_end(service):
+    word = "geheim-5f2c"
+    service.start()
+    # the job itself says how its secret looks there
+    script = 'stat -c %a "$OFFLOAD_SECRET_TOKEN"; sha256sum <"$OFFLOAD_SECRET_TOKEN"; tr "\\0" "\\n" </proc/$$/environ | grep -c geheim; sleep 2'
+    job = command("sh", "-c", script, secrets=("TOKEN",))
+    service.put(job, secrets={"TOKEN": word.encode()})
+    service.wait_until(lambda: service.job(job.id).state is State.RUNNING)
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes())
+        except OSError:
+            continue
+    assert not [line for line in lines if word.encode() in line]
+    assert word not in service.log()
+    assert word.encode() not in (service.data / "jobs.sqlite").read_bytes()
+    shown = [path for path in service.data.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
+    assert all(stat.S_IMODE(path.stat().st_mode) in (0o400, 0o600) for path in shown)
+    service.wait(job.id)
+    out = service.ask("GET", f"/jobs/{job.id}/logs")[1].decode().split()
+    assert out[0] in ("400", "600")
+    assert out[1] == hashlib.sha256(word.encode()).hexdigest()
+    assert out[3] == "0"
+
+    def left():
+        found = []
+        for here, _, names in os.walk(service.data):
+            for path in (Path(here) / name for name in names):
+                try:
+                    if word.encode() in path.read_bytes():
+                        found.append(path)
+                except OSError:
+                    continue  # removed just now
+        return found
+
+    service.wait_until(lambda: not left())

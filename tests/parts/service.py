@@ -117,7 +117,7 @@ class Service:
         return json.loads(answer) if answer else None
 
     def put(self, request: Request, **query: Any) -> tuple[int, Any]:
-        path = bundle(self.root, request, query.pop("source", ""))
+        path = bundle(self.root, request, query.pop("source", ""), query.pop("secrets", None))
         status, answer, _ = self.ask("PUT", f"/jobs/{request.id}", path.read_bytes(), **query)
         return status, json.loads(answer)
 
