@@ -17,7 +17,7 @@ from jupyter_offload.kernel.api import get
 from jupyter_offload.kernel.display import CellSink, show_bundle, show_card
 from jupyter_offload.kernel.follow import follow
 from jupyter_offload.kernel.future import Job
-from jupyter_offload.kernel.options import Options, Parser, parse_options, run_parser, split
+from jupyter_offload.kernel.options import Options, Parser, cell_parser, parse_options, run_parser, split
 from jupyter_offload.kernel.prepare import prepare_command, prepare_notebook
 from jupyter_offload.kernel.preview import show_preview
 from jupyter_offload.kernel.session import session
@@ -77,8 +77,8 @@ class Lines:
 
     def _help(self, words: list[str]) -> None:  # noqa: ARG002
         width = max(map(len, COMMANDS))
-        print("%%offload [options] above a cell runs it elsewhere (%%offload --help).\n")
         print("\n".join(f"%offload {name.ljust(width)}  {text}" for name, text in COMMANDS.items()))
+        print(f"\nAbove a cell:\n\n{cell_parser().format_help()}")
 
     def _list(self, words: list[str]) -> None:
         parser = Parser("%offload list")

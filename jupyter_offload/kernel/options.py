@@ -81,7 +81,7 @@ class Parser(argparse.ArgumentParser):
         flag = re.search(r"argument (?:\S+/)?(-{1,2}[\w-]+)", message)
         raise UsageError(
             f"{self.prog}: {message}",
-            hint=f"`{self.prog} --help` explains {flag.group(1) if flag else 'the options'}; nothing was submitted.",
+            hint=f"`%offload help` explains {flag.group(1) if flag else 'the options'}; nothing was submitted.",
         )
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
