@@ -18,6 +18,7 @@ from functools import partial
 from jupyter_offload.errors import (
     AuthFailed,
     BadSubmit,
+    BatchNotFound,
     Denied,
     JobCancelled,
     JobError,
@@ -171,7 +172,14 @@ class Submitter:
         if not wanted:
             return
         handles = [handle for record in wanted for handle in record.handles]
-        await deadline(self._visit.name, "start", self._visit.entry.site.start(handles), CALL_SECONDS)
+        try:
+            await deadline(self._visit.name, "start", self._visit.entry.site.start(handles), CALL_SECONDS)
+        except BatchNotFound:
+            if len(wanted) > 1:
+                for record in wanted:
+                    await self._start([record.id])
+                return
+            # the site has no trace of it any more: the watcher will say so
         now = self._wall()
         await self._ledger.change([record.id for record in wanted], partial(_started, now=now))
         self._started()
@@ -202,14 +210,7 @@ class Submitter:
         if surplus:
             self._log.warning("site %s: %d surplus tasks are removed", self._visit.name, len(surplus))
             await self._remove(surplus)
-        await self._ledger.change(
-            kept,
-            lambda record: (
-                record
-                if record.phase is not Phase.ACCEPTED
-                else replace(record, phase=Phase.HANDED, handles=kept[record.id])
-            ),
-        )
+        await self._ledger.change(kept, lambda record: _adopted(record, kept[record.id]))
         self._doubtful.difference_update(group)
 
     async def _remove(self, handles: Sequence[SiteHandle]) -> None:
@@ -269,6 +270,13 @@ def _best(record: Record, attempts: dict[str, list[Found]]) -> str | None:
     in_record, runnable, tasks = rank(best)
     # an attempt that was cut off while it was handed over never ran: it is removed like the surplus ones
     return best if in_record or runnable or tasks == len(record.job.tasks) else None
+
+
+def _adopted(record: Record, handles: tuple[SiteHandle, ...]) -> Record:
+    """Return the record with the attempt that was found and kept."""
+    if record.phase not in (Phase.ACCEPTED, Phase.HANDED):
+        return record
+    return replace(record, phase=Phase.HANDED, handles=handles)
 
 
 def _resolved(record: Record, resolved: Record) -> Record:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from parts.submissions import command
 
-from jupyter_offload.errors import AuthFailed, BadSubmit, LimitExceeded, QuotaExceeded, SiteTimeout
+from jupyter_offload.errors import AuthFailed, BadSubmit, BatchNotFound, LimitExceeded, QuotaExceeded, SiteTimeout
 from jupyter_offload.job import State
 
 
@@ -163,3 +163,26 @@ async def test_it_is_given_up_at_the_end_of_its_life(bench):
     job = await bench.until(request.id)
     assert job.state is State.FAILED
     assert "end of life" in job.reason
+
+
+async def test_what_vanished_between_handing_over_and_starting_is_lost_and_no_other_waits(bench):
+    gone, good = command("true"), command("true")
+    gate = asyncio.Event()
+    bench.site.fail("start", gate)
+    await bench.submit(gone)
+    await bench.site.called("start")
+    await bench.submit(good)
+    await bench.restart(killed=True)  # `gone` is handed over, `good` accepted
+    original = bench.site.start
+
+    async def start(handles):
+        if any(handle.job_id == gone.id for handle in handles):
+            raise BatchNotFound("no such cluster", hint="It was removed.")
+        await original(handles)
+
+    for entry in bench.site.of(gone.id):
+        del bench.site.entries[entry.handle.id]
+    bench.site.start = start
+    assert (await bench.until(gone.id, State.LOST)).state is State.LOST
+    await bench.until(good.id, State.QUEUED)
+    assert good.id in bench.site.starts
