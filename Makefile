@@ -39,7 +39,7 @@ images: packages
 	@if [ "$$(id -u)" = 0 ] && command -v podman >/dev/null; then containers/prepare; fi
 
 test: packages lint types shell images
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered -m "not soak" tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered -m "not soak" tests
 
 format: .venv/.test
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -60,7 +60,7 @@ unit: .venv/.test
 	$(BIN)/python -m pytest -n 2 tests/unit
 
 integration: .venv/.test images
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not soak" tests/integration
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak" tests/integration
 
 notebooks: .venv/.test
 	$(BIN)/python -m pytest tests/notebooks
