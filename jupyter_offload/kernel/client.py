@@ -281,10 +281,10 @@ def _exchange(
         given = {key: value for key, value in query.items() if value is not None and value != ""}
         target = address.path + path + ("?" + urlencode(given) if given else "")
         link.request(method, target, body, {"Authorization": f"token {connection.token}", **(headers or {})})
-        answer = link.getresponse()
-        if answer.status >= 400:
-            raise _error(answer)
-        yield answer
+        with link.getresponse() as answer:
+            if answer.status >= 400:
+                raise _error(answer)
+            yield answer
     finally:
         link.close()
 
