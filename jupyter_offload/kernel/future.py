@@ -23,6 +23,7 @@ from jupyter_offload.errors import (
     JobLost,
     OffloadError,
     ResultUnavailable,
+    ServiceError,
     from_json,
 )
 from jupyter_offload.job import Job as Record
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["CancelledJob", "Job"]
 
 CARD_SECONDS = 0.5
-"""Shortest time between two updates of a card: at most two a second."""
+"""Shortest time between two updates of a card."""
+PATIENCE_SECONDS = 600.0
+"""How long a result is fetched again while the service is away."""
 _LONGEST_TICK = 25.0
 
 
@@ -66,12 +69,11 @@ class Job(concurrent.futures.Future[Any]):
         self._opened: Result | None = None
         self._opening = threading.Lock()
         self._ending = False
-        self._problem: OffloadError | None = None
         self._show: Callable[[dict[str, object]], None] | None = None
         self._shown_at = 0.0
         self._shown_state: object = None
         self._notes: list[str] = []
-        self._on_end: list[Callable[[Job], None]] = []
+        self._on_end: list[Callable[[Job], None]] | None = []
 
     # -- what it is
 
@@ -252,31 +254,39 @@ class Job(concurrent.futures.Future[Any]):
         if ends:
             self._session.watcher.fetchers.run(self._end)
 
-    def unseen(self, error: OffloadError) -> None:
-        """Note that the service could not be asked; that says nothing about the job."""
-        self._problem = error
-
     def fail(self, error: OffloadError) -> None:
         """End with an error that is not the job's own."""
         if not self.done():
             self.set_exception(presentable(error))
 
     def _end(self) -> None:
-        try:
-            value, error = self._outcome()
-        except OffloadError as found:
-            value, error = None, found
-        except Exception as found:
-            value, error = None, JobError(f"{self.shown}: its result cannot be read: {found!r}", job_id=self.id)
+        value, error = self._patiently()
         if self.done():
             return
         if error is not None:
             self.set_exception(presentable(error, self._remote_traceback()))
         else:
             self.set_result(value)
-        for action in self._on_end:
+        with self._changed:
+            actions, self._on_end = self._on_end, None
+        for action in actions or ():
             action(self)
         self.update_card(force=True)
+
+    def _patiently(self) -> tuple[Any, OffloadError | None]:
+        """Return value and error; a service that is away is waited for, since the job has done its part."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self._outcome()
+            except ServiceError as found:  # noqa: PERF203
+                if time.monotonic() > deadline:
+                    return None, found
+                time.sleep(1)
+            except OffloadError as found:
+                return None, found
+            except Exception as found:
+                return None, JobError(f"{self.shown}: its result cannot be read: {found!r}", job_id=self.id)
 
     def _outcome(self) -> tuple[Any, OffloadError | None]:
         record = self._record
@@ -313,10 +323,11 @@ class Job(concurrent.futures.Future[Any]):
 
     def on_end(self, action: Callable[[Job], None]) -> None:
         """Have ``action`` called in another thread after the end, at once when that was before."""
-        if self.done():
-            action(self)
-        else:
-            self._on_end.append(action)
+        with self._changed:
+            if self._on_end is not None:
+                self._on_end.append(action)
+                return
+        action(self)
 
     # -- its card
 

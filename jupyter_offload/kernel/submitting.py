@@ -10,6 +10,7 @@ from typing import Any
 
 from jupyter_offload.kernel.future import Job
 from jupyter_offload.kernel.prepare import Origin, Prepared
+from jupyter_offload.kernel.present import WaitInterrupted
 from jupyter_offload.kernel.session import Session, session
 
 __all__ = ["current_folder", "origin_of", "send", "user_namespace"]
@@ -20,8 +21,14 @@ def send(
 ) -> tuple[Job, bool]:
     """Submit; return the job and whether it is an earlier twin. Raises what the service refuses it for."""
     home = to or session()
-    with prepared.bundle() as path:
-        record, twin, _ = home.client.submit(prepared.request.id, path, again=again, reuse=reuse)
+    request = prepared.request
+    try:
+        with prepared.bundle() as path:
+            record, twin, _ = home.client.submit(request.id, path, again=again, reuse=reuse)
+    except KeyboardInterrupt:
+        raise WaitInterrupted(
+            f"Interrupted while submitting; if it was accepted, %offload cancel {request.name}-{request.id[:4]} stops it."
+        ) from None
     return home.job(record), twin
 
 

@@ -112,9 +112,10 @@ class Watcher:
                 pending = list(self._pending.values())
             try:
                 now, records, deleted = self._client.jobs(since=revision, wait_seconds=self._wait(pending, revision))
-            except OffloadError as error:
-                for job in pending:
-                    job.unseen(error)
+            except Exception as error:
+                # Whatever keeps us from looking says nothing about the jobs: look again.
+                if not isinstance(error, OffloadError):
+                    _log.exception("watching the jobs")
                 time.sleep(pause)
                 pause, revision = min(2 * pause, LONGEST_PAUSE_SECONDS), 0
                 continue

@@ -8,9 +8,6 @@ from collections.abc import Iterator
 import pytest
 from parts.notebook import CARD, Home, Notebook, notebook
 
-# jupyter_client makes an event loop in place of pytest-asyncio's and closes neither; the garbage collector tells.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-import pytest
 from parts.notebook import CARD, Home, notebook
-
-# jupyter_client makes an event loop in place of pytest-asyncio's and closes neither; the garbage collector tells.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def test_a_job_outlives_kernel_and_service(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import signal
@@ -154,9 +156,15 @@ class Notebook:
         self.manager.shutdown_kernel(now=True)
 
 
+def _open_loops() -> list[asyncio.BaseEventLoop]:
+    found = [item for item in gc.get_objects() if isinstance(item, asyncio.BaseEventLoop)]
+    return [loop for loop in found if not loop.is_closed() and not loop.is_running()]
+
+
 @contextmanager
 def notebook(home: Home) -> Iterator[Notebook]:
     """Start a kernel with the extension loaded; shut it down afterwards."""
+    before = {id(loop) for loop in _open_loops()}
     manager = KernelManager(kernel_name="python3", transport="ipc", ip=str(home.root / "k"))
     manager.start_kernel(env=home.environ, cwd=str(home.folder))
     client = manager.client()
@@ -171,3 +179,6 @@ def notebook(home: Home) -> Iterator[Notebook]:
         if manager.is_alive():
             manager.shutdown_kernel(now=True)
         manager.cleanup_resources()
+        for loop in _open_loops():  # jupyter_client makes event loops and leaves them open
+            if id(loop) not in before:
+                loop.close()
