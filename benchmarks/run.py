@@ -116,6 +116,7 @@ def pool(name: str, config: str, image: str) -> Iterator[Pool]:
     try:
         about = json.loads(_output(POOL, "up", "--json", "--name", name, *options))
         token = SHARE / f"{name}-token" / "token"
+        shutil.rmtree(token.parent, ignore_errors=True)
         token.parent.mkdir(mode=0o700)
         _output(POOL, "token", USER, "--name", name, "--file", token)
         for path in (token.parent, token):
@@ -378,12 +379,12 @@ def measure(settings: Settings) -> Report:
     finally:
         for one in slow:
             one.join()
+        if image:
+            shutil.rmtree(SHARE, ignore_errors=True)
     for number, one in enumerate(slow):
         one.report(report)
         if number == 0 and one.knobs is not None:
             report.tables.append(one.knobs)
-    if image:
-        shutil.rmtree(SHARE, ignore_errors=True)
     return report
 
 
