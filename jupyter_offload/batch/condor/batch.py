@@ -8,6 +8,7 @@ the stamps on the jobs.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ __all__ = ["CondorBatch"]
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _FEW = 1000
+_ARRIVAL_SECONDS = 60.0
 
 
 class CondorBatch:
@@ -43,6 +45,9 @@ class CondorBatch:
         self._files = Files(self.schedd)
         self._submitter = Submitter(self.schedd)
         self._sweeps: Coalescer[tuple[Handle, ...], list[Status]] = Coalescer(self._sweep)
+        self._arriving_since: dict[selection.Key, float] = {}
+        self._started: set[selection.Key] = set()
+        """What this process started: a schedd that is killed forgets its last seconds."""
         self._gone_since: dict[selection.Key, float | None] = {}
         """For each task that was seen: since when it is missing (monotonic seconds)."""
 
@@ -53,6 +58,7 @@ class CondorBatch:
     async def start(self, handles: Sequence[Handle]) -> None:
         """Release what `submit` made, in any process and at any later time."""
         await self._submitter.start(handles)
+        self._started.update(map(selection.key, handles))
 
     async def poll(self, handles: Sequence[Handle]) -> list[Status]:
         """One query for all who poll at the same time; the history only for what is not in the queue."""
@@ -77,6 +83,8 @@ class CondorBatch:
         self._files.forget(handles)
         for handle in handles:
             self._gone_since.pop(selection.key(handle), None)
+            self._started.discard(selection.key(handle))
+            self._arriving_since.pop(selection.key(handle), None)
 
     async def find(self, job_ids: Sequence[str]) -> list[Found]:
         """Look in the queue and in the history by the stamps."""
@@ -118,16 +126,20 @@ class CondorBatch:
         wanted = await _bulk(count, _by_key, callers)
         seen: dict[selection.Key, Status] = {}
         stuck: list[states.Ad] = []
+        forgotten: list[Handle] = []
 
         def note(ad: states.Ad) -> None:
             self._note(seen, wanted, ad, history=False)
             if ad.get("JobStatus") == states.HELD:
                 stuck.append(ad)
+                if selection.key_of(ad) in self._started and states.forgotten(ad, time.time() + self.schedd.skew):
+                    forgotten.append(wanted[selection.key_of(ad)])
 
         if wanted:
             constraint = await _bulk(count, selection.by_handles, list(wanted.values()))
             await self.schedd.look(constraint, states.PROJECTION, note)
             await self._release_again(stuck)
+            await self._start_again(forgotten)
         if len(seen) < len(wanted):
             missing = await _bulk(count, lambda: [handle for key, handle in wanted.items() if key not in seen])
             constraint = await _bulk(count, selection.by_handles, missing)
@@ -148,6 +160,23 @@ class CondorBatch:
         if handle is not None:
             skew = self.schedd.skew
             seen[key] = states.status(handle, ad, skew=skew, history=history, spool=self.config.spool)
+            if states.arriving(ad):
+                self._fail_stuck(seen, key)
+            else:
+                self._arriving_since.pop(key, None)
+
+    def _fail_stuck(self, seen: dict[selection.Key, Status], key: selection.Key) -> None:
+        # Who has a handle has sent the files, and the schedd needs some seconds to say so. One that was killed in between never will:
+        # such a job cannot be released by anybody.
+        since = self._arriving_since.setdefault(key, time.monotonic())
+        if time.monotonic() - since >= _ARRIVAL_SECONDS:
+            seen[key] = dataclasses.replace(
+                seen[key],
+                state=State.FAILED,
+                reason="the schedd was restarted while it took over the job's files; it never ran and never will",
+                hint="Submit it again.",
+                error="JobFailed",
+            )
 
     def _answers(
         self, callers: Sequence[tuple[Handle, ...]], seen: Mapping[selection.Key, Status]
@@ -178,6 +207,13 @@ class CondorBatch:
             hint="It may have left the history; submit it again when it does not come back.",
             error="JobLost",
         )
+
+    async def _start_again(self, handles: Sequence[Handle]) -> None:
+        if handles:
+            try:
+                await self._submitter.start(handles)
+            except SiteError as error:
+                _log.warning("%d jobs could not be started again: %s", len(handles), error.message)
 
     async def _release_again(self, ads: Sequence[states.Ad]) -> None:
         now = time.time() + self.schedd.skew

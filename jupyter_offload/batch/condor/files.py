@@ -23,8 +23,12 @@ __all__ = ["Files"]
 
 _SHORTEST_PAUSE = 0.5
 _NOT_ENDED = "the job has not ended"
+_LONGEST_PAUSE = 1.2
+"""A line is to be seen within two seconds."""
+_LARGE = 4_000_000
+_LONGEST_PAUSE_LARGE = 10.0
 _PAUSE_PER_COST = 10.0
-"""At most one tenth of the time goes into bringing one task's log."""
+"""At most one tenth of the time goes into bringing one task's log, as far as the longest pauses allow."""
 
 
 @dataclass
@@ -71,7 +75,9 @@ class Files:
         if ad is not None and self._schedd.config.spool and states.starts(ad):
             await self._schedd.retrieve(selection.ids([handle]), size_bytes=_length(Path(task_folder(handle), OUT)))
         tail.ended = ended
-        tail.next = time.monotonic() + max(_SHORTEST_PAUSE, _PAUSE_PER_COST * (time.monotonic() - begun))
+        longest = _LONGEST_PAUSE if _length(Path(task_folder(handle), OUT)) < _LARGE else _LONGEST_PAUSE_LARGE
+        pause = _PAUSE_PER_COST * (time.monotonic() - begun)
+        tail.next = time.monotonic() + min(longest, max(_SHORTEST_PAUSE, pause))
 
     async def fetch(self, handles: Sequence[Handle]) -> list[Fetched]:
         """Bring everything of ended tasks."""

@@ -15,7 +15,7 @@ from jupyter_offload.batch.base import OUTPUT, Found, Handle, Status, task_folde
 from jupyter_offload.batch.condor.holds import UNSTARTED_CODES, HoldWords, hold_words, vacate_words
 from jupyter_offload.job import State
 
-__all__ = ["PROJECTION", "found", "handle_of", "releasable", "runnable", "status"]
+__all__ = ["PROJECTION", "arriving", "forgotten", "found", "handle_of", "releasable", "runnable", "status"]
 
 PROJECTION = (
     "ClusterId",
@@ -82,6 +82,20 @@ def runnable(ad: Ad) -> bool:
         return True
     code = ad.get("HoldReasonCode")
     return code is not None and code not in UNSTARTED_CODES
+
+
+def arriving(ad: Ad) -> bool:
+    """Return whether the schedd has not yet taken over the files that were sent to it."""
+    return ad.get("JobStatus") == HELD and ad.get("HoldReasonCode") == 16 and ad.get("StageInFinish") is None
+
+
+def forgotten(ad: Ad, now: float) -> bool:
+    """Return whether a job that was started is held as if it were not (``now`` on the schedd's clock)."""
+    if ad.get("JobStatus") != HELD or ad.get("NumShadowStarts"):
+        return False
+    arrived = ad.get("StageInFinish")
+    unstarted = ad.get("HoldReasonCode") in (None, *UNSTARTED_CODES)
+    return unstarted and (ad.get("HoldReasonCode") == 15 or (arrived is not None and now - float(arrived) > 5))
 
 
 def found(ad: Ad, schedd: str, *, skew: float, history: bool, spool: bool) -> Found:

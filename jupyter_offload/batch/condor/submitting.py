@@ -22,6 +22,7 @@ from jupyter_offload.errors import BadSubmit, BatchNotFound, QuotaExceeded, Site
 __all__ = ["Submitter"]
 
 _UNSTARTED = "JobStatus == 5 && NumShadowStarts is undefined && (HoldReasonCode is undefined || HoldReasonCode == 15)"
+_ARRIVED = "StageInFinish isnt undefined && time() - StageInFinish > 5"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,10 @@ class Submitter:
                 begun += await self._set_idle_on_release(constraint)
             answer = await self._schedd.act("Release", f"({constraint}) && {_UNSTARTED}", "started")
             begun += int(answer.get("TotalSuccess", 0))
-        dead = set() if begun >= len(handles) else await self._never_arrived(handles)
+        dead: set[Handle] = set()
+        if begun < len(handles):
+            await self._release_stale(handles)
+            dead = await self._never_arrived(handles)
         return [_refusal(dead & set(caller)) for caller in callers]
 
     async def _set_idle_on_release(self, constraint: str) -> int:
@@ -141,6 +145,17 @@ class Submitter:
             return await self._schedd.edit(wanted, "JobStatusOnRelease", 1)
         except BatchNotFound:
             return 0  # all have arrived and are held again: the release that follows is for them
+
+    async def _release_stale(self, handles: Sequence[Handle]) -> None:
+        # A schedd that was killed forgets its last seconds: a job whose files have arrived is held with code 16 again, which cannot
+        # be released; with 15 it can.
+        for constraint in selection.exactly(handles):
+            stale = f"({constraint}) && JobStatus == 5 && HoldReasonCode == 16 && {_ARRIVED}"
+            try:
+                await self._schedd.edit(stale, "HoldReasonCode", 15)
+            except BatchNotFound:
+                continue
+            await self._schedd.act("Release", f"({constraint}) && {_UNSTARTED}", "started")
 
     async def _never_arrived(self, handles: Sequence[Handle]) -> set[Handle]:
         dead: set[Handle] = set()
