@@ -68,6 +68,7 @@ class Job(concurrent.futures.Future[Any]):
         self._changed = threading.Condition()
         self._opened: Result | None = None
         self._opening = threading.Lock()
+        self._showing = threading.RLock()
         self._ending = False
         self._show: Callable[[dict[str, object]], None] | None = None
         self._shown_at = 0.0
@@ -128,10 +129,6 @@ class Job(concurrent.futures.Future[Any]):
         return self._record.stale_since
 
     # -- a future
-
-    def done(self) -> bool:
-        """Whether its result or its error is there."""
-        return super().done()
 
     def running(self) -> bool:
         """Whether it runs at its site now."""
@@ -345,11 +342,12 @@ class Job(concurrent.futures.Future[Any]):
         """Show the card anew when there is news, at most twice a second."""
         if self._show is None:
             return
-        news = self._news()
-        now = time.monotonic()
-        if force or (news != self._shown_state and (now - self._shown_at >= CARD_SECONDS or self.state.terminal)):
-            self._shown_state, self._shown_at = news, now
-            self._show(self.card())
+        with self._showing:  # an older card must not be shown after a newer one
+            news = self._news()
+            now = time.monotonic()
+            if force or (news != self._shown_state and (now - self._shown_at >= CARD_SECONDS or self.state.terminal)):
+                self._shown_state, self._shown_at = news, now
+                self._show(self.card())
 
     def _news(self) -> tuple[object, ...]:
         record = self._record

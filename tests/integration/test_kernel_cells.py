@@ -60,6 +60,7 @@ def test_names_go_in_and_come_back_with_functions_modules_and_helper_files(book:
     assert cell.error is None, cell.error
     assert book.run("found, shape").result == "(36.0, (4,))"
     text = cell.cards[0]["text/plain"]
+    assert "found (float), shape (tuple) returned from cell-" in text
     assert "X (ndarray" in text
     assert "twice (function)" in text
     assert "helper_mod.py" in text
