@@ -8,6 +8,7 @@ many services do not ask in step).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
@@ -28,15 +29,24 @@ class Pace:
         self._clock = clock
         self._rng = rng
         self._changed = clock()
+        self._news = asyncio.Event()
 
     def changed(self) -> None:
-        """Tell that something changed or was submitted: look often again."""
+        """Tell that something changed or was submitted: look often again, and end a pause that is under way."""
         self._changed = self._clock()
+        self._news.set()
 
     def pause_seconds(self) -> float:
         """Return the pause before the next look."""
         waited = (self._clock() - self._changed) * SHARE
         return min(LONGEST_SECONDS, max(SHORTEST_SECONDS, waited)) * self._rng.uniform(1 - JITTER, 1 + JITTER)
+
+    async def pause(self) -> None:
+        """Wait for the pause's time; a change that is told meanwhile cuts it to the shortest one."""
+        self._news.clear()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._news.wait(), self.pause_seconds())
+            await asyncio.sleep(SHORTEST_SECONDS)
 
 
 async def poll(
@@ -65,4 +75,4 @@ async def poll(
         if fresh:
             pace.changed()
         yield fresh
-        await asyncio.sleep(pace.pause_seconds())
+        await pace.pause()

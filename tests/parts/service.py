@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,12 @@ class Service:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read(), dict(error.headers)
+        except OSError:
+            # a service killed in the middle of an answer: http.client leaves the half-read response to the collector
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
+            raise
 
     def json(self, method: str, path: str, body: dict[str, Any] | None = None, **query: Any) -> Any:
         data = json.dumps(body).encode() if body is not None else (b"{}" if method == "POST" else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 
@@ -61,3 +62,18 @@ async def test_nothing_active_asks_nothing_and_errors_reach_the_caller(monkeypat
     active.append(SiteHandle("j", 0, "a", "1", "/f"))
     with pytest.raises(SiteUnreachable):
         await anext(stream)
+
+
+async def test_a_change_ends_a_long_pause():
+    clock = Clock()
+    pace = watch.Pace(clock, random.Random(1))
+    clock.now += 1000
+    waiting = asyncio.create_task(pace.pause())
+    await asyncio.sleep(0)
+    pace.changed()
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_a_pause_without_news_ends_by_itself(monkeypatch):
+    monkeypatch.setattr(watch, "SHORTEST_SECONDS", 0.01)
+    await asyncio.wait_for(watch.Pace(Clock(), random.Random(1)).pause(), 1)
