@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -45,7 +46,7 @@ async def describe(schedd: Schedd) -> BatchInfo:
     runtimes = [slot.get("HasSingularity") is True or slot.get("HasContainer") is True for slot in slots]
     return BatchInfo(
         kind=schedd.config.type,
-        logs=schedd.config.log_mode,
+        logs="at_end" if _old(schedd) and schedd.config.spool else schedd.config.log_mode,
         apptainer=all(runtimes) if runtimes and all(runtimes) == any(runtimes) else None,
         cpus_total=_sum(slots, "TotalSlotCpus"),
         cpus_free=_sum(slots, "Cpus"),
@@ -80,6 +81,12 @@ def gpu_models(slots: Iterable[Mapping[str, Any]]) -> tuple[GpuModel, ...]:
         GpuModel(name, total, free, None if memory is None else memory << 20, capability)
         for (name, capability, memory), (total, free) in sorted(models.items(), key=lambda item: str(item[0]))
     )
+
+
+def _old(schedd: Schedd) -> bool:
+    # Before 25 a job whose streaming is an expression (see `description`) is not streamed; its log comes with its result.
+    match = re.search(r"CondorVersion: (\d+)\.", schedd.version)
+    return match is not None and int(match.group(1)) < 25
 
 
 def _sum(slots: list[dict[str, Any]], attribute: str) -> int | None:
