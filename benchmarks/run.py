@@ -175,7 +175,7 @@ def measure_fast(report: Report, settings: Settings, image: str) -> None:
             told = running.told(shared=shared)
             with place(SHARE / "fast", running.sites(shared=shared), USER_ID) as where:
                 found = bench_cell.cold(
-                    where, told, f"No-op cell, fast pool, {mode}", rounds=settings.rounds(12), jitter_seconds=1.0
+                    where, told, f"No-op cell, fast pool, {mode}", rounds=settings.rounds(14), jitter_seconds=1.0
                 )
             report.tables += [
                 bench_cell.summary(found),
@@ -198,7 +198,7 @@ def measure_fast(report: Report, settings: Settings, image: str) -> None:
 def _many(report: Report, settings: Settings, where: Any, told: dict[str, Any], mode: str) -> None:
     process = where.start(str(HERE / "bench_condor.py"))
     sizes = [1, 100, 1000] if not settings.quick else [1, 10]
-    out, _ = process.communicate(json.dumps({"told": told, "rounds": settings.rounds(5), "sizes": sizes}) + "\n")
+    out, _ = process.communicate(json.dumps({"told": told, "rounds": settings.rounds(3), "sizes": sizes}) + "\n")
     if process.returncode:
         raise RuntimeError(f"bench_condor.py ended with {process.returncode}")
     found = json.loads(out)
@@ -310,9 +310,7 @@ class Default(threading.Thread):
 
 def _knobs(title: str, running: Pool) -> Table:
     rows = [["knob", "value"]]
-    for line in running.knobs().splitlines():
-        key, _, value = line.partition("=") if "=" in line else line.partition(":")
-        rows.append([key.strip(), value.strip()])
+    rows += [line.split(None, 1) for line in running.knobs().splitlines()]
     return Table(f"{title}: cycles in force", rows)
 
 
