@@ -26,6 +26,7 @@ GROUP = 50
 """Tasks in one call: a large result must not keep many small ones waiting."""
 FETCH_SECONDS = 3600.0
 REMOVE_SECONDS = 300.0
+_LIMITS = frozenset({"TimeExceeded", "MemoryExceeded", "DiskExceeded"})
 LOST_SECONDS = 60.0
 """When a site that said of a task first that it ended and then that there is no such task is asked again."""
 
@@ -174,9 +175,12 @@ def _task(record: Record, index: int) -> Task:
 
 def _finish(record: Record, outcome: Outcome, checked: Checked, now: float) -> Record:
     """Return the record with the task ended as its outcome and its result say."""
-    error = checked.error.to_json() if checked.error is not None else outcome.error
-    reason = checked.error.message if checked.error is not None else outcome.reason
-    hint = checked.error.hint if checked.error is not None else outcome.hint
+    own = checked.error
+    if own is not None and (outcome.error or {}).get("error") in _LIMITS:
+        own = None  # the limit explains why the runner was ended, whatever it says of its end
+    error = own.to_json() if own is not None else outcome.error
+    reason = own.message if own is not None else outcome.reason
+    hint = own.hint if own is not None else outcome.hint
     state = State.FAILED if outcome.state is State.SUCCEEDED and checked.error is not None else outcome.state
     if record.cancel is not None and state is not State.SUCCEEDED:
         said = JobCancelled(record.cancel or "cancelled", hint="Run the cell again when you want it.", job_id=record.id)

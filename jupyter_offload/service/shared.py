@@ -62,6 +62,7 @@ class Shared:
         self._local: Local | None = None
         self._remote: Remote | None = None
         self._changed = asyncio.Event()
+        self._ending = False
         self._loop: asyncio.Task[None] | None = None
 
     def listens(self, mine: Connection) -> None:
@@ -163,7 +164,7 @@ class Shared:
 
     async def _current(self) -> OffloadService:
         changed = self._changed
-        if self._service is None:
+        if self._service is None and not self._ending:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(changed.wait(), TAKE_OVER_SECONDS)
         if self._service is None:
@@ -179,6 +180,8 @@ class Shared:
         try:
             return await ask(service)
         except ServiceUnreachable:
+            if self._ending:
+                raise
             if self._service is service and self._local is None:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(changed.wait(), TAKE_OVER_SECONDS)
@@ -275,7 +278,8 @@ class Shared:
         )
 
     async def close(self) -> None:
-        """Stop owning or forwarding. Jobs go on."""
+        """Stop owning or forwarding. Jobs go on. Whoever waits is told at once, and finds the next service."""
+        self._ending = True
         if self._loop is not None:
             await stop([self._loop])
         if self._local is not None and self._published is not None:

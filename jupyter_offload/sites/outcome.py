@@ -122,9 +122,8 @@ def _container_error(job_id: str, status: Mapping[str, Any]) -> errors.JobError:
     for reason in (str(status.get("reason") or ""), str(failed.get("reason") or "")):
         if reason in _REASONS:
             kind, words, hint = _REASONS[reason]
-            return kind(
-                f"{words}{': ' + message if message else ''}", hint=hint, job_id=job_id, container=name, exit_code=code
-            )
+            more = f": {message}" if message and reason != "DeadlineExceeded" else ""
+            return kind(f"{words}{more}", hint=hint, job_id=job_id, container=name, exit_code=code)
     if number:
         words = f"container {name} was killed by {_signal(number)}"
         advice = "Often out of memory: ask for more with --memory." if number == signal.SIGKILL else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -64,6 +66,24 @@ def test_when_the_owner_is_killed_the_next_start_takes_over_at_once(service):
     service.start()
     assert time.monotonic() - begun < 15
     assert service.job("a" * 32).state is State.SUCCEEDED
+
+
+def test_a_long_poll_does_not_keep_it_from_ending(service):
+    process = service.start()
+    revision = json.loads(service.ask("GET", "/jobs")[1])["revision"]
+
+    def wait_for_news():
+        with contextlib.suppress(OSError):
+            service.ask("GET", "/jobs", since=revision, wait=25)
+
+    waiting = threading.Thread(target=wait_for_news)
+    waiting.start()
+    time.sleep(0.3)
+    begun = time.monotonic()
+    process.terminate()
+    process.wait(15)
+    waiting.join()
+    assert time.monotonic() - begun < 8
 
 
 def test_it_ends_by_itself_when_idle_but_not_while_a_job_is_active(service):

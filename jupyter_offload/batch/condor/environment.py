@@ -6,6 +6,7 @@ token directory could make a worker act as somebody else. So nothing is inherite
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from jupyter_offload.batch.condor.tokens import Token, discover, read_token
 
 __all__ = ["Identity", "identity_key", "prepare", "token_source"]
 
+_PREFIX = "jupyter-offload-condor-"
 _SYSTEM_VARIABLES = (
     "CONDOR_CONFIG",
     "KRB5CCNAME",
@@ -66,7 +68,8 @@ def prepare(config: CondorConfig, environ: Mapping[str, str]) -> Identity:
     """
     source = token_source(config, environ)
     token = read_token(source) if source is not None else None
-    folder = Path(tempfile.mkdtemp(prefix="jupyter-offload-condor-"))
+    _sweep(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     folder.chmod(0o700)
     environment = {
         "PATH": os.defpath,
@@ -113,3 +116,22 @@ def _place_token(folder: Path, token: Token, environment: dict[str, str]) -> Non
     descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(token.text + "\n")
+
+
+def _sweep(place: Path) -> None:
+    """Remove token copies that killed processes of this user left behind; their folders are named after the process."""
+    for left in place.glob(f"{_PREFIX}*-*"):
+        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and left.stat().st_uid == os.getuid() and not left.is_symlink() and not _lives(int(pid)):
+                shutil.rmtree(left)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

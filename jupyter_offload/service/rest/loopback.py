@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import socket
 from typing import Any
@@ -16,6 +18,8 @@ from jupyter_offload.service.rest.stream import LogStreamLogic
 from jupyter_offload.service.rest.upload import UploadLogic
 
 __all__ = ["Loopback"]
+
+CLOSE_SECONDS = 1.0
 
 
 class _Guarded(Logic):
@@ -90,9 +94,10 @@ class Loopback:
         """Where it listens."""
 
     async def close(self) -> None:
-        """Stop listening and end open connections."""
+        """Stop listening and end open connections; those who wait for news (long polls) are not waited for."""
         self._server.stop()
-        await self._server.close_all_connections()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._server.close_all_connections(), CLOSE_SECONDS)
 
 
 def _quiet(handler: web.RequestHandler) -> None:
