@@ -54,7 +54,7 @@ types: .venv/.test
 	$(BIN)/mypy
 
 shell: packages
-	@git ls-files | xargs -r grep -lE '^#!.*\b(ba)?sh\b' -- 2>/dev/null | xargs -r shellcheck
+	@git ls-files -- ':!*.j2' | xargs -r grep -lE '^#!.*\b(ba)?sh\b' -- 2>/dev/null | xargs -r shellcheck
 
 unit: .venv/.test
 	$(BIN)/python -m pytest -n 2 tests/unit
