@@ -9,6 +9,7 @@ import json
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from jupyter_offload.batch.condor.config import CondorConfig
 from jupyter_offload.errors import SiteError
 
 TICK_SECONDS = 0.002
+LONGEST_SECONDS = 3.0
+"""How long a call is watched: the deadline of a submission grows with its jobs."""
 
 
 async def _gap(call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
@@ -38,8 +41,8 @@ async def _gap(call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
     ticking = asyncio.create_task(tick())
     await asyncio.sleep(0.02)
     begun = time.perf_counter()
-    with contextlib.suppress(SiteError):
-        await call()
+    with contextlib.suppress(SiteError, asyncio.TimeoutError):
+        await asyncio.wait_for(call(), LONGEST_SECONDS)
     taken = time.perf_counter() - begun
     await asyncio.sleep(0.01)
     ticking.cancel()
@@ -50,8 +53,13 @@ def _part(data: dict[str, str]) -> str:
     return base64.urlsafe_b64encode(json.dumps(data).encode()).rstrip(b"=").decode()
 
 
-async def _measure(folder: Path, rounds: int) -> dict[str, list[tuple[float, float]]]:
+def _job(folder: Path) -> Submission:
+    folder.mkdir(exist_ok=True)
     (folder / "job.sh").write_text("true\n")
+    return Submission(uuid.uuid4().hex, "b" * 32, "alice", "x", str(folder), "job.sh")
+
+
+async def _measure(folder: Path, rounds: int) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, list[tuple[float, float]]] = {}
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         hole = f"127.0.0.1:{server.getsockname()[1]}"
@@ -75,11 +83,13 @@ async def _measure(folder: Path, rounds: int) -> dict[str, list[tuple[float, flo
                 "Name": "ap",
                 "CondorVersion": "$CondorVersion: 25.14.1 $",
             }
-            job = Submission("a" * 32, "b" * 32, "alice", "x", str(folder), "job.sh")
             handles = [Handle(f"ap#1.{n}", f"{n:032x}", 0, "b" * 32, str(folder)) for n in range(1000)]
+            jobs = [_job(folder / f"{n}") for n in range(1000)]
             calls = {
+                "none, for scale: the machine's own": lambda: asyncio.sleep(1),
                 "poll of 1,000 jobs": lambda batch=batch, handles=handles: batch.poll(handles),
-                "submit": lambda batch=batch, job=job: batch.submit([job]),
+                "submit": lambda batch=batch, jobs=jobs: batch.submit(jobs[:1]),
+                "submit of 1,000 jobs": lambda batch=batch, jobs=jobs: batch.submit(jobs),
                 "start": lambda batch=batch, handles=handles: batch.start(handles[:1]),
                 "cancel": lambda batch=batch, handles=handles: batch.cancel(handles[:1], "x"),
                 "describe": lambda batch=batch: batch.describe(),
@@ -97,9 +107,9 @@ def measure(rounds: int) -> tuple[list[Figure], Table]:
     """Measure all calls, one after the other."""
     with tempfile.TemporaryDirectory() as name:
         found = asyncio.run(_measure(Path(name), rounds))
-    rows = [["call", "largest gap of the event loop", "the call gave up after"]]
+    rows = [["call", "largest gap of the event loop", "the call was watched for"]]
     for name, values in found.items():
         rows.append([name, f"{max(gap for gap, _ in values) * 1e3:.1f} ms", f"{middle([s for _, s in values]):.1f} s"])
-    worst = max(gap for values in found.values() for gap, _ in values)
+    worst = max(gap for name, values in found.items() if not name.startswith("none") for gap, _ in values)
     figure = Figure("Black-hole schedd: largest event-loop gap", "≤ 50 ms", f"{worst * 1e3:.1f} ms", worst <= 0.05)
     return [figure], Table("A schedd that never answers (deadlines of 1 s)", rows)

@@ -36,7 +36,7 @@ ROOT = HERE.parent
 POOL = ROOT / "containers" / "htcondor" / "pool"
 SCIENCE = ROOT / "containers" / "science" / "build"
 DOCUMENT = ROOT / "docs" / "performance.md"
-SHARE = Path("/srv/jupyter_offload-bench")
+SHARE = Path(f"/srv/jupyter_offload-bench-{os.getpid()}")
 """The shared disk of the pools; not below /tmp or /root, which HTCondor jobs do not see."""
 USER, USER_ID = "alice", 1001
 """As whom jobs run in the pool; with a shared filesystem the service must be the same user."""
@@ -112,9 +112,12 @@ def _output(*argv: str | Path) -> str:
 def pool(name: str, config: str, image: str) -> Iterator[Pool]:
     """Start a pool, and end it."""
     _output(POOL, "down", "--time", "1", "--name", name)
-    options = ("--config", config, "--execute", "2", "--slots", "4", "--share", str(SHARE))
+    options = ("--config", "fast", "--execute", "2", "--slots", "4", "--share", str(SHARE))
     try:
         about = json.loads(_output(POOL, "up", "--json", "--name", name, *options))
+        if config != "fast":
+            # Started fast all the same: with the default cycles a daemon that came up before the collector is heard of minutes later.
+            _output(POOL, "config", config, "--name", name)
         token = SHARE / f"{name}-token" / "token"
         shutil.rmtree(token.parent, ignore_errors=True)
         token.parent.mkdir(mode=0o700)
