@@ -196,7 +196,9 @@ def test_parameters_come_behind_the_cell_that_has_their_defaults(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "data", [b"no json", b"[]", b'{"nbformat": 3, "worksheets": []}', notebook("1").replace(b'"python"', b'"julia"')]
+    "data",
+    [b"no json", b"[]", b'{"nbformat": 3, "worksheets": []}', notebook("1").replace(b'"python"', b'"julia"')],
+    ids=["no json", "a list", "nbformat 3", "julia"],
 )
 def test_what_is_no_python_notebook_is_refused(tmp_path: Path, data: bytes) -> None:
     done = execute(tmp_path, data)
