@@ -233,29 +233,30 @@ def clean(
     _print(f"{'would remove' if dry_run else 'removed'} {len(done['removed'])} jobs, {size}", done, as_json=as_json)
 
 
-@app.command(
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
-)
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
 def run(context: typer.Context) -> None:
     """Run a command in a container, or a whole notebook, with the options of `%offload run`.
 
     Examples: jupyter offload run --image science --cpus 4 --file train.py -- python train.py;
     jupyter offload run analysis.ipynb --wait
     """
+    raise typer.Exit(_run(context.args))
+
+
+def _run(arguments: Sequence[str]) -> int:
     from jupyter_offload.cli_run import run_words
     from jupyter_offload.kernel.session import session
 
-    words = list(context.args)
+    words = list(arguments)
     own = words[: words.index("--")] if "--" in words else words
     as_json = "--json" in own
     if as_json:
         words.remove("--json")
     job = run_words(words, session(), quiet=as_json)
     if job is None:
-        return
+        return 0
     _print(job_details(job), job.to_json(), as_json=as_json)
-    if job.state.terminal and job.state is not State.SUCCEEDED:
-        raise typer.Exit(1)
+    return 1 if job.state.terminal and job.state is not State.SUCCEEDED else 0
 
 
 @app.command()
@@ -341,8 +342,13 @@ _CODES: tuple[tuple[type[OffloadError], int], ...] = (
 
 def main(arguments: Sequence[str] | None = None, *, program: Callable[..., Any] = app) -> int:
     """Run the command line; return its exit code. An error is its message and its hint on standard error, nothing more."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = program(args=arguments, standalone_mode=False, prog_name="jupyter offload")
+        if words[:1] == ["run"]:
+            return _run(
+                words[1:]
+            )  # not through click, which takes away the `--` that divides our options from the command
+        code = program(args=words, standalone_mode=False, prog_name="jupyter offload")
     except OffloadError as error:
         typer.secho(error.message, fg="red", err=True)
         typer.echo(f"  → {error.hint}", err=True)

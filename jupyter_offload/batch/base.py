@@ -18,7 +18,7 @@ records the handles; `Batch.start` makes them runnable. When the caller dies in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -32,10 +32,12 @@ __all__ = [
     "BatchInfo",
     "Chunk",
     "Demand",
+    "Examined",
     "Fetched",
     "Found",
     "GpuModel",
     "Handle",
+    "Link",
     "LogMode",
     "Status",
     "Submission",
@@ -237,3 +239,41 @@ class Batch(Protocol):
 def task_folder(handle: Handle) -> str:
     """Return the folder where the results of this task land."""
     return f"{handle.folder}/task-{handle.index}"
+
+
+class Link(Protocol):
+    """One link of the chain to a batch system: ``ok`` is None where it cannot be told."""
+
+    @property
+    def name(self) -> str:
+        """What was looked at."""
+        ...
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether it holds."""
+        ...
+
+    @property
+    def detail(self) -> str:
+        """What was seen."""
+        ...
+
+    @property
+    def hint(self) -> str:
+        """What to do."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """How long the look took."""
+        ...
+
+
+@runtime_checkable
+class Examined(Protocol):
+    """A batch that can look at each link of the chain to its batch system, for the doctor."""
+
+    def checks(self) -> AsyncIterator[Link]:
+        """Yield the links in order; never raises."""
+        ...

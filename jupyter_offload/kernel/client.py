@@ -162,6 +162,7 @@ class Client:
         found = bytearray()
         while True:
             piece = self.logs(job_id, stream, task=task, container=container, offset=len(found), limit=8 << 20)
+            del found[piece.offset :]  # after an eviction a log begins anew
             found += piece.data
             if piece.end or not piece.data:
                 return bytes(found)
@@ -216,10 +217,19 @@ class Client:
     def _download(self, path: str, query: Mapping[str, object], target: Path) -> dict[str, str]:
         def fetch(connection: Connection) -> dict[str, str]:
             with _exchange(connection, "GET", path, query, timeout=TIMEOUT_SECONDS) as answer:
-                descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with os.fdopen(descriptor, "wb") as stream:
-                    while chunk := answer.read(_CHUNK):
-                        stream.write(chunk)
+                partial = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.partial")
+                descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                try:
+                    with os.fdopen(descriptor, "wb") as stream:
+                        while chunk := answer.read(_CHUNK):
+                            stream.write(chunk)
+                        size = stream.tell()
+                    expected = answer.headers.get("Content-Length")
+                    if expected is not None and size != int(expected):  # read() ends quietly when the connection breaks
+                        raise http.client.IncompleteRead(b"", int(expected) - size)
+                    partial.replace(target)
+                finally:
+                    partial.unlink(missing_ok=True)
                 return dict(answer.headers.items())
 
         return self._repeat(fetch)

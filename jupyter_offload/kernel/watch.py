@@ -15,7 +15,8 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jupyter_offload.errors import OffloadError, ResultUnavailable
+from jupyter_offload.errors import JobLost, OffloadError, ResultUnavailable
+from jupyter_offload.job import State
 from jupyter_offload.kernel.client import Client
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ class Watcher:
         """Return the `Job` of a record, made once per process, and watch it until it has ended."""
         with self._lock:
             job = self._known.get(record.id)
-            if job is None:
+            if job is None or (
+                job.lost and record.state is not State.LOST
+            ):  # a future cannot change: lost is taken back by a new one
                 job = make()
                 self._known[record.id] = job
         job.take(record)
@@ -144,3 +147,7 @@ class Watcher:
             job = self._pending.get(record.id) or self._known.get(record.id)
         if job is not None:
             job.take(record)
+
+
+def _lost(job: Job) -> bool:
+    return job.done() and not job.cancelled() and isinstance(job.exception(timeout=0), JobLost)

@@ -18,6 +18,8 @@ from jupyter_offload.quantity import show_bytes
 __all__ = ["MAX_MEMBERS", "extract"]
 
 MAX_MEMBERS = 100_000
+LOG_BYTES = 2 << 30
+"""A log that is larger stays behind; logs never cost the result."""
 
 
 def extract(
@@ -52,7 +54,12 @@ def extract(
                 if not (member.isreg() or member.isdir()):
                     notes.append(f"left out {member.name!r}: a link or special file")
                     continue
-                total += member.size
+                if parts[0] == "logs":
+                    if member.size > LOG_BYTES:
+                        notes.append(f"left out {member.name!r}: a log of {show_bytes(member.size)}")
+                        continue
+                else:
+                    total += member.size
                 if total > max_bytes:
                     raise ResultTooLarge(
                         f"the result is larger than {show_bytes(max_bytes)}",

@@ -85,6 +85,8 @@ class Outcome:
     started: float | None = None
     finished: float | None = None
     host: str | None = None
+    notes: tuple[str, ...] = ()
+    """What the user should know of the files, such as a pattern that matched nothing."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
-from jupyter_offload.batch.base import Batch, BatchInfo, Demand, Handle, Status, Submission
+from jupyter_offload.batch.base import Batch, BatchInfo, Demand, Examined, Handle, Status, Submission
 from jupyter_offload.errors import CapabilityMissing, OffloadError, SiteError
 from jupyter_offload.job import State
 from jupyter_offload.pod import ANNOTATION_RERUN, Work
@@ -110,8 +110,13 @@ class DirectSite:
             runtime="host" if host else self._runtime,
             setup=self._config.setup,
             mounts=() if host else self._config.mounts,
-            policy=Policy(images=(*offered, *images), host_paths=policy.hostPath, annotations=policy.annotations),
+            policy=Policy(
+                images=tuple(dict.fromkeys((*offered, *images))),
+                host_paths=policy.hostPath,
+                annotations=policy.annotations,
+            ),
             cache=self._config.cache,
+            output_limit_bytes=self._config.limits.result,
         )
         return translate(work, options)
 
@@ -182,7 +187,7 @@ class DirectSite:
 
     def _open(self, handle: SiteHandle, output: str | None, problem: str) -> Outcome:
         folder = _task_folder(handle)
-        notes: list[str] = [problem] if problem else []
+        notes: list[str] = []
         failure: OffloadError | None = None
         if output is not None:
             try:
@@ -190,26 +195,27 @@ class DirectSite:
                 Path(output).unlink(missing_ok=True)
             except OffloadError as error:
                 failure = error
-        verdict = judge(
-            handle.job_id,
-            read_status(folder / "status.json"),
-            self._last.get(_key(_batch_handle(handle))),
-            "; ".join(notes),
-        )
-        if failure is not None and verdict.state is State.SUCCEEDED:
+        status = read_status(folder / "status.json")
+        said = (status or {}).get("notes")
+        notes += [str(note) for note in said] if isinstance(said, list) else []
+        verdict = judge(handle.job_id, status, self._last.get(_key(_batch_handle(handle))), problem)
+        state, reason = verdict.state, verdict.reason
+        if failure is not None and state is State.SUCCEEDED:
             failure.job_id = handle.job_id
-            return Outcome(handle, State.FAILED, failure.message, failure.hint, failure.to_json(), verdict.exit_code)
+            state, reason = State.FAILED, failure.message
+        shown = verdict.error if verdict.error is not None else failure
         return Outcome(
             handle,
-            verdict.state,
-            verdict.reason,
-            verdict.error.hint if verdict.error else "",
-            verdict.error.to_json() if verdict.error else None,
+            state,
+            reason,
+            shown.hint if shown else "",
+            shown.to_json() if shown else None,
             verdict.exit_code,
             tuple(_files(folder / "files")),
             verdict.started,
             verdict.finished,
             verdict.host,
+            tuple(dict.fromkeys(notes)),
         )
 
     async def remove(self, handles: Sequence[SiteHandle]) -> None:
@@ -263,11 +269,10 @@ class DirectSite:
         yield Check(
             "configuration", ok=True, detail=f"site {self.name}: {self._config.batch.type}, runtime {self._runtime}"
         )
-        own = getattr(self._batch, "checks", None)
-        if own is not None:
-            async for name, ok, detail, hint in own():
-                yield Check(name, ok, detail, hint)
-                if ok is False:
+        if isinstance(self._batch, Examined):
+            async for link in self._batch.checks():
+                yield Check(link.name, link.ok, link.detail, link.hint, link.seconds)
+                if link.ok is False:
                     return
         begun = time.monotonic()
         try:

@@ -124,6 +124,13 @@ def test_cancel_and_delete(say):
     assert (gone.code, "no job 'sleeper'" in gone.err) == (2, True)
 
 
+def test_a_command_needs_no_option_before_it(say):
+    assert say("run", "--wait", "--", "echo", "hi").out.startswith("hi\n")
+    said = say("run", "--json", "--wait", "--", "sh", "-c", "exit 4")
+    assert (said.code, said.json()["tasks"][0]["exit_code"]) == (1, 4)
+    assert "--image" in say("run", "--help").out
+
+
 def test_a_dry_run_prints_the_script_and_sends_nothing(say):
     said = say("run", "--name", "dry", "--dry-run", "--", "true")
     assert said.code == 0
