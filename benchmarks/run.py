@@ -313,7 +313,9 @@ class Default(threading.Thread):
 
 def _knobs(title: str, running: Pool) -> Table:
     rows = [["knob", "value"]]
-    rows += [line.split(None, 1) for line in running.knobs().splitlines()]
+    for line in running.knobs().splitlines():
+        knob, _, value = line.partition(" ")
+        rows.append([knob, value.strip() or "not set"])
     return Table(f"{title}: cycles in force", rows)
 
 
