@@ -87,7 +87,7 @@ class Watcher:
         with self._lock:
             job = self._known.get(record.id)
             if job is None or (
-                job.lost and record.state is not State.LOST
+                _lost(job) and record.state is not State.LOST
             ):  # a future cannot change: lost is taken back by a new one
                 job = make()
                 self._known[record.id] = job

@@ -18,6 +18,7 @@ from typing import Any
 from jupyter_core.paths import jupyter_config_path
 from pydantic import ValidationError
 
+from jupyter_offload.batch.condor.description import check_site_attributes
 from jupyter_offload.errors import ConfigError
 from jupyter_offload.sites.schema import (
     CondorConfig,
@@ -88,6 +89,8 @@ def merge(documents: Sequence[Document]) -> SitesConfig:
         config = SitesConfig.model_validate(merged)
     except ValidationError as error:
         raise _config_error(error, origin, documents) from error
+    for name, site in config.sites.items():
+        _check_submit(name, site, origin, documents)
     if not config.sites:
         raise ConfigError(
             f"{documents[0].file}: no site", hint="Add one under `sites:`.", file=str(documents[0].file), key="sites"
@@ -103,6 +106,25 @@ def merge(documents: Sequence[Document]) -> SitesConfig:
     return config
 
 
+def _check_submit(name: str, site: SiteConfig, origin: Mapping[_Path, Document], documents: Sequence[Document]) -> None:
+    """Check the submit attributes while file and line are known."""
+    try:
+        if site.submit and isinstance(site.batch, LocalConfig):
+            key = next(iter(site.submit))
+            raise ConfigError(
+                f"submit: {key}: the local site has no submit attributes",
+                hint="Remove `submit` here.",
+                key=f"submit.{key}",
+            )
+        check_site_attributes(site.submit)
+    except ConfigError as error:
+        path = ("sites", name, "submit", *[key for key in site.submit if error.details.get("key") == f"submit.{key}"])
+        document = origin.get(path, documents[0])
+        line = document.line(path)
+        words = f"{document.file}:{line}: sites.{name}.{error.message}"
+        raise ConfigError(words, hint=error.hint, file=str(document.file), line=line, key=".".join(path)) from error
+
+
 def _overlay(
     into: dict[str, Any], values: Mapping[str, Any], document: Document, origin: dict[_Path, Document], path: _Path
 ) -> None:
@@ -110,6 +132,8 @@ def _overlay(
         here = (*path, str(key))
         origin[here] = document
         below = into.get(key)
+        if len(here) == 2 and isinstance(value, Mapping) and isinstance(below, dict) and _other_batch(value, below):
+            below.pop("submit", None)  # it spoke of the batch system that is replaced
         if isinstance(value, Mapping) and isinstance(below, dict) and not _replaces(here, value, below):
             _overlay(below, value, document, origin, here)
         elif isinstance(value, Mapping):
@@ -117,6 +141,11 @@ def _overlay(
             _overlay(into[key], value, document, origin, here)
         else:
             into[key] = value
+
+
+def _other_batch(value: Mapping[str, Any], below: Mapping[str, Any]) -> bool:
+    new, old = value.get("batch"), below.get("batch")
+    return isinstance(new, Mapping) and isinstance(old, Mapping) and new.get("type") not in (None, old.get("type"))
 
 
 def _replaces(path: _Path, value: Mapping[str, Any], below: Mapping[str, Any]) -> bool:

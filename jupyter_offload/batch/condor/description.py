@@ -21,7 +21,7 @@ from jupyter_offload.batch.base import ERR, OUT, Submission
 from jupyter_offload.batch.condor.config import CondorConfig
 from jupyter_offload.errors import BadSubmit, ConfigError
 
-__all__ = ["COLUMNS", "Template", "decode", "encode", "items", "quote", "template"]
+__all__ = ["COLUMNS", "Template", "check_site_attributes", "decode", "encode", "items", "quote", "template"]
 
 COLUMNS = ("o_dir", "o_job", "o_attempt", "o_index", "o_owner", "o_name", "o_inputs", "o_expires")
 """The item columns of a submission, in the order of `items`. Every row has them all: the bindings look at the first row only."""
@@ -296,3 +296,8 @@ def items(submission: Submission, *, skew: float = 0.0) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def check_site_attributes(attributes: Mapping[str, str | int | float | bool]) -> None:
+    """Check a site's ``submit:`` map when it is read. Raises `ConfigError` with the key, as a submission would."""
+    _add_site_attributes({}, [], attributes)

@@ -121,6 +121,7 @@ def test_a_nearer_file_cannot_unlock(make):
         (('"3.11"', "3.11"), 8, "sites.pool.images.science.python", "valid string"),
         (("default: pool", "sites: {}"), 2, "sites", "stands twice"),
         (("default: pool", "default: [pool"), 2, None, "expected"),
+        (("accounting_group", "acounting_group"), 6, "sites.pool.submit.acounting_group", "not allowed"),
     ],
 )
 def test_errors_name_file_line_and_key(make, change, line, key, words):
@@ -141,3 +142,9 @@ def test_a_file_without_sites_is_refused(make, text, words):
 def test_yaml_tags_make_no_objects(make):
     with pytest.raises(ConfigError):
         load(make("sites.yaml", "sites: !!python/object/apply:os.system ['true']\n"))
+
+
+def test_the_local_site_has_no_submit_attributes(make):
+    path = make("sites.yaml", "sites:\n  here:\n    batch: {type: local}\n    submit: {priority: 3}\n")
+    with pytest.raises(ConfigError, match=r"sites\.yaml:4: sites\.here\.submit: priority"):
+        load(path)
