@@ -48,7 +48,7 @@ class CondorConfig:
     """Deadline of a submission, without 0.1 s per job and the time for the files."""
     transfer_bytes_per_second: int = 1_000_000
     """The slowest transfer that still meets its deadline."""
-    idle_seconds: float = 60.0
+    idle_seconds: float = 600.0
     """Workers that had nothing to do for so long are ended."""
 
     @property

@@ -8,6 +8,8 @@ released. Either way an attempt that nobody started never runs, and any process 
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +46,15 @@ class Submitter:
 
     async def submit(self, submissions: Sequence[Submission]) -> list[list[Handle]]:
         """Return the handles of each submission's tasks. Raises as `Batch.submit` says; a refused one refuses its caller's only."""
+        # In threads: the checks and files of 1,000 submissions would keep the event loop for some hundred milliseconds.
+        prepared = await asyncio.to_thread(self._prepare, submissions)
+        return await self._submissions(prepared) if prepared else []
+
+    def _prepare(self, submissions: Sequence[Submission]) -> tuple[_Prepared, ...]:
         prepared = tuple(_Prepared(one, template(one, self._schedd.config)) for one in submissions)
         for one in prepared:
             _prepare_folder(one.submission)
-        return await self._submissions(prepared) if prepared else []
+        return prepared
 
     async def start(self, handles: Sequence[Handle]) -> None:
         """Make them runnable."""
@@ -107,8 +114,7 @@ class Submitter:
                     handles[caller, place] = part
 
     async def _submit_batch(self, group: Template, submissions: Sequence[Submission]) -> list[list[Handle]]:
-        rows = [row for one in submissions for row in items(one, skew=self._schedd.skew)]
-        size = sum(_size(one) for one in submissions)
+        rows, size = await asyncio.to_thread(_rows, submissions, self._schedd.skew)
         cluster, proc = await self._schedd.submit(group.description, COLUMNS, rows, size_bytes=size)
         handles = []
         for one in submissions:
@@ -194,9 +200,9 @@ def _split(members: Sequence[tuple[int, int, Submission]], size: int) -> list[li
 def _prepare_folder(submission: Submission) -> None:
     try:
         for name in {*submission.inputs, *(name for names in submission.task_inputs for name in names)}:
-            link = Path(submission.folder, travel_name(name))
-            if not link.exists():
-                link.hardlink_to(Path(submission.folder, name))
+            travels = travel_name(name)
+            if travels != name and not Path(submission.folder, travels).exists():
+                Path(submission.folder, travels).hardlink_to(Path(submission.folder, name))
         for index in range(submission.tasks):
             Path(submission.folder, f"task-{index}").mkdir(mode=0o700, exist_ok=True)
         _size(submission)
@@ -208,7 +214,12 @@ def _prepare_folder(submission: Submission) -> None:
         ) from error
 
 
+def _rows(submissions: Sequence[Submission], skew: float) -> tuple[list[list[str]], int]:
+    return [row for one in submissions for row in items(one, skew=skew)], sum(_size(one) for one in submissions)
+
+
 def _size(submission: Submission) -> int:
-    common = sum(Path(submission.folder, name).stat().st_size for name in (submission.script, *submission.inputs))
-    own = sum(Path(submission.folder, name).stat().st_size for names in submission.task_inputs for name in names)
+    folder = submission.folder
+    common = sum(os.stat(f"{folder}/{name}").st_size for name in (submission.script, *submission.inputs))  # noqa: PTH116 - 10 times faster
+    own = sum(os.stat(f"{folder}/{name}").st_size for names in submission.task_inputs for name in names)  # noqa: PTH116
     return common * submission.tasks + own
