@@ -9,6 +9,7 @@ anew. What queues up while a call is under way goes in the next one.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +23,7 @@ from jupyter_offload.errors import (
     Denied,
     JobCancelled,
     JobError,
+    JobFailed,
     OffloadError,
     SiteError,
     SiteUnreachable,
@@ -43,6 +45,10 @@ CALL_SECONDS = 600.0
 FIND_SECONDS = 120.0
 FINAL = (UsageError, JobError, BadSubmit, Denied, AuthFailed)
 """The site's last word on a submission: nothing of it is there, and trying again would not help."""
+PASSING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO, errno.ESTALE}
+)
+"""What this machine lacks for now: it says nothing of a job, and is waited for."""
 
 
 class Submitter:
@@ -135,6 +141,13 @@ class Submitter:
             except FINAL as error:
                 await self._fail(job_id, error)
                 continue
+            except SiteError:
+                raise
+            except Exception as error:
+                if _passing(error):
+                    raise
+                await self._spoiled(job_id, error)  # one damaged job folder must not keep the others waiting
+                continue
             self._ledger.change_soon([job_id], partial(_resolved, resolved=record))
             ready.append((work, folder))
         if not ready:
@@ -154,6 +167,19 @@ class Submitter:
                 await self._fail(ids[0], error)
                 return
             for job_id in ids:  # one of them spoils the others: each for itself
+                await self._hand_over([job_id])
+            return
+        except SiteError:
+            raise
+        except Exception as error:
+            if _passing(error):
+                raise
+            await self._settle(ids)  # whether the site has something of them by now
+            left = [record.id for record in self._records(ids, Phase.ACCEPTED)]
+            if len(ids) == 1 and left:
+                await self._spoiled(ids[0], error)
+                return
+            for job_id in left:
                 await self._hand_over([job_id])
             return
         by_job = dict(zip(ids, handles, strict=True))
@@ -236,6 +262,15 @@ class Submitter:
 
         await self._end([job_id], failed)
 
+    async def _spoiled(self, job_id: str, error: Exception) -> None:
+        """What the job folder holds cannot be made into a submission, and trying again would not help."""
+        self._log.error("job %s cannot be submitted", job_id, exc_info=error)
+        said = JobFailed(
+            f"its submission in the job folder is damaged: {error!r}",
+            hint="Submit it again; the service's log says more.",
+        )
+        await self._fail(job_id, said)
+
     async def _end(self, job_ids: Sequence[str], change: Callable[[Record], Record]) -> None:
         for record in await self._ledger.change(job_ids, change):
             await self._clear(record)
@@ -254,6 +289,10 @@ class Submitter:
         await self._ledger.change(ids, partial(_waits, reason=reason, hint=error.hint))
         await asyncio.sleep(pause)
         self.add(ids)
+
+
+def _passing(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING)
 
 
 def _best(record: Record, attempts: dict[str, list[Found]]) -> str | None:

@@ -31,6 +31,64 @@ async def test_a_job_goes_through(bench):
     assert calls.index("fetch") < calls.index("remove")
 
 
+def poison(error):
+    """Make one job's submission fail at the site with something that no site says."""
+
+    def install(bench, job_id):
+        original = bench.site.submit
+
+        async def submit(works, folders, attempt):
+            if job_id in {work.job_id for work in works}:
+                raise error
+            return await original(works, folders, attempt)
+
+        bench.site.submit = submit
+
+    return install
+
+
+def spoil(bench, job_id):
+    """Write nonsense where the job folder says what the job's inputs are."""
+    (bench.folders.job(job_id) / "inputs.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [spoil, poison(FileNotFoundError(2, "No such file", "bundle"))])
+async def test_one_damaged_job_folder_keeps_no_other_job_waiting(bench, damage):
+    bench.site.down = SiteTimeout("no answer", hint="Ask again.")
+    first, bad, last = [command("true") for _ in range(3)]
+    for request in (first, bad, last):
+        await bench.submit(request)
+    damage(bench, bad.id)
+    bench.site.down = None
+    for request in (first, last):
+        await bench.until(request.id, State.QUEUED)
+        assert len(bench.site.of(request.id)) == 1
+    job = await bench.until(bad.id)
+    assert job.state is State.FAILED
+    assert job.tasks[0].error["error"] == "JobFailed"
+    assert "its submission in the job folder is damaged" in job.reason
+    assert job.hint
+    assert bad.id not in bench.site.starts
+
+
+async def test_a_full_disk_fails_no_job(bench, monkeypatch):
+    failing = [OSError(28, "No space left on device")] * 2
+    original = bench.service._intake.work
+
+    def work(*args):
+        if failing:
+            raise failing.pop()
+        return original(*args)
+
+    bench.site.down = SiteTimeout("no answer", hint="Ask again.")
+    request = command("true")
+    await bench.submit(request)
+    monkeypatch.setattr(bench.service._intake, "work", work)
+    bench.site.down = None
+    assert (await bench.until(request.id, State.QUEUED, State.FAILED)).state is State.QUEUED
+    assert failing == []
+
+
 @pytest.mark.parametrize("call", ["submit", "start"])
 @pytest.mark.parametrize("fault", ["before", "after"])
 async def test_a_connection_that_breaks_off_makes_no_second_job(bench, call, fault):
