@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from jupyter_offload.errors import CapabilityMissing, Conflict, SiteError
+from jupyter_offload.errors import CapabilityMissing, Conflict, ServiceError, SiteError
 from jupyter_offload.job import Job, State, Task
 from jupyter_offload.service.folders import Folders
 from jupyter_offload.service.intake import Intake, Submission
@@ -39,7 +39,7 @@ class Acceptor:
         self._accepting: dict[str, asyncio.Lock] = {}
 
     async def accept(self, owner: str, job_id: str, bundle: Path, *, again: bool, reuse: bool) -> Accepted:
-        """Take over ``bundle`` (it is gone afterwards). Raises `UsageError`, `PythonMismatch` or `Conflict`."""
+        """Take over ``bundle`` (it is gone afterwards). Raises `UsageError`, `PythonMismatch`, `Conflict` or `ServiceError`."""
         lock = self._accepting.setdefault(job_id, asyncio.Lock())
         try:
             async with lock:
@@ -75,7 +75,14 @@ class Acceptor:
     async def _create(self, owner: str, submission: Submission, *, again: bool) -> Accepted:
         visit = self._book.visit(submission.request.site)
         info = await self._info(visit)
-        key = await self._intake.split(submission, info.limits if info is not None else None)
+        try:
+            key = await self._intake.split(submission, info.limits if info is not None else None)
+        except OSError as error:
+            raise ServiceError(
+                f"the job was not accepted: its folder cannot be written: {error}",
+                hint=f"Look whether the disk of {self._folders.root} is full; `%offload clean` makes room. Then submit again.",
+                job_id=submission.request.id,
+            ) from error
         folder = self._folders.job(submission.request.id)
         try:
             record = await asyncio.to_thread(self._record, owner, submission, visit, info, key, folder)

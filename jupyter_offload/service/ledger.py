@@ -8,13 +8,14 @@ before it at each step that a rebuild must know of, so that the store can be del
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from jupyter_offload.errors import OffloadError, ServiceUnreachable, UnknownName
+from jupyter_offload.errors import OffloadError, ServiceError, ServiceUnreachable, UnknownName
 from jupyter_offload.job import resolve_id
 from jupyter_offload.service.folders import Folders, private_folder, write_private
 from jupyter_offload.service.record import Record
@@ -36,6 +37,8 @@ class Ledger:
         self._live: dict[str, Record] = {}
         self._dirty: dict[str, Record] = {}
         self._written: dict[str, object] = {}
+        self._new: dict[str, asyncio.Future[None]] = {}
+        """Records that nobody was told of yet, with what is done when they are on disk."""
         self._revision = store.revision()
         self._committed = self._revision
         self._writing: asyncio.Task[None] | None = None
@@ -146,10 +149,28 @@ class Ledger:
     # -- writing ---------------------------------------------------------------------------------------------------------------------
 
     async def insert(self, record: Record, unless: Callable[[Record], bool] = lambda _: False) -> Record:
-        """Take in a new record; on return it is on disk. When ``unless`` is true of a live one, that one is returned instead."""
-        twin = next((other for other in self._live.values() if unless(other)), None)
-        kept = twin or self._put(record)
-        await self._flushed()
+        """Take in a new record; on return it is on disk. When ``unless`` is true of a live one, that one is returned instead.
+
+        Raises `ServiceError` when the store cannot be written; then there is no such record, here, on disk, or after a restart.
+        """
+        kept = next((other for other in self._live.values() if unless(other)), None)
+        if kept is None:
+            kept = self._put(record)
+            if self._next is not None:
+                self._new[kept.id] = self._next
+        on_disk = self._new.get(kept.id)
+        if on_disk is None:
+            return kept
+        try:
+            await asyncio.shield(on_disk)
+        except OffloadError:
+            raise
+        except Exception as error:
+            raise ServiceError(
+                f"the job was not accepted: the service cannot write its store: {error}",
+                hint=f"Look whether the disk of {self._folders.root} is full; `%offload clean` makes room. Then submit again.",
+                job_id=record.id,
+            ) from error
         return kept
 
     async def change(self, job_ids: Iterable[str], change: Callable[[Record], Record]) -> list[Record]:
@@ -211,18 +232,39 @@ class Ledger:
                 await self.run(self._save, records)
             except Exception as error:
                 self._log.exception("the store cannot be written")
+                withdrawn = self._withdraw(records)
+                records = [record for record in records if record.id not in withdrawn]
+                with contextlib.suppress(ServiceUnreachable):
+                    await self.run(self._remove_traces, withdrawn)
                 for record in records:
                     self._dirty.setdefault(record.id, record)
                 done.set_exception(error)
                 done.exception()
                 continue
             for record in records:
+                self._new.pop(record.id, None)
                 if not record.live and self._live.get(record.id) is record:
                     del self._live[record.id]
                     self._written.pop(record.id, None)
             done.set_result(None)
             await self._tell(revision)
         self._writing = None
+
+    def _withdraw(self, records: list[Record]) -> list[str]:
+        """Forget the new ones of records that could not be saved: their submitters are told that they were not accepted."""
+        ids = [record.id for record in records if self._new.pop(record.id, None) is not None]
+        for job_id in ids:
+            self._live.pop(job_id, None)
+            self._dirty.pop(job_id, None)
+            self._written.pop(job_id, None)
+        return ids
+
+    def _remove_traces(self, job_ids: list[str]) -> None:
+        for job_id in job_ids:
+            try:
+                (self._folders.job(job_id) / "job.json").unlink(missing_ok=True)
+            except OSError as error:  # noqa: PERF203
+                self._log.warning("job %s was not accepted and its job.json stays: %s", job_id, error)
 
     def _save(self, records: list[Record]) -> None:
         for record in records:

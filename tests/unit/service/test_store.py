@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from parts.submissions import cell, command
 
-from jupyter_offload.errors import ConfigError
+from jupyter_offload.errors import ConfigError, ServiceError
 from jupyter_offload.job import Job, State, Task
 from jupyter_offload.service.record import Phase, Record, end_tasks, move
 from jupyter_offload.service.store import migrations
@@ -178,20 +178,59 @@ async def test_changes_under_a_write_go_together_in_the_next(bench, monkeypatch)
     assert len((await bench.service.jobs("ann")).jobs) == 50
 
 
-async def test_a_disk_that_is_full_is_told_to_whoever_waits_and_nothing_is_lost(bench, monkeypatch):
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
+async def test_a_disk_that_is_full_is_told_to_whoever_waits_and_no_change_is_lost(bench, monkeypatch):
     ledger = bench.service._ledger
-    original = ledger._save
-
-    def full(records):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(ledger, "_save", full)
-    first = record(state=State.PREPARING, phase=Phase.STARTED)
-    with pytest.raises(OSError, match="No space left"):
-        await ledger.insert(first)
-    monkeypatch.setattr(ledger, "_save", original)
+    first = await ledger.insert(record(state=State.PREPARING, phase=Phase.STARTED))
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger._store, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            await ledger.change([first.id], lambda old: replace(old, cancel="no more"))
     await ledger.insert(record(state=State.PREPARING, phase=Phase.STARTED))
-    assert await ledger.run(ledger._store.get, "ann", first.id) is not None
+    assert (await ledger.run(ledger._store.get, "ann", first.id)).cancel == "no more"
+
+
+async def test_a_job_that_could_not_be_written_is_not_there_now_or_later(bench, monkeypatch):
+    request = command("true", fingerprint="same")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.service._ledger._store, "save", full)
+        # two of one cell at once: the second must not be told that it has the first one's job
+        answers = await asyncio.gather(
+            bench.submit(request), bench.submit(command("true", fingerprint="same")), return_exceptions=True
+        )
+        assert [type(answer) for answer in answers] == [ServiceError] * 2
+        assert "No space left" in answers[0].message
+        assert "clean" in answers[0].hint
+        assert dict(bench.service._ledger.live) == {}
+        assert list(bench.folders.jobs.iterdir()) == []
+    later = await bench.submit(command("true", fingerprint="same"))
+    assert later.created
+    await bench.restart()
+    assert [job.id for job in (await bench.service.jobs("ann")).jobs] == [later.job.id]
+    assert request.id not in {entry.work.job_id for entry in bench.site.entries.values()}
+
+
+async def test_a_record_that_could_not_be_written_leaves_no_file_to_rebuild_from(bench, monkeypatch):
+    ledger = bench.service._ledger
+    first = record(state=State.PREPARING, phase=Phase.STARTED)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger._store, "save", full)
+        with pytest.raises(ServiceError):
+            await ledger.insert(first)
+    assert not (bench.folders.job(first.id) / "job.json").exists()
+    await ledger.insert(record(state=State.PREPARING, phase=Phase.STARTED))
+    assert await ledger.run(ledger._store.get, "ann", first.id) is None
+
+
+async def test_a_full_disk_while_the_folder_is_made_is_told_with_a_way_out(bench, monkeypatch):
+    monkeypatch.setattr("jupyter_offload.service.intake.split_bundle", lambda *_, **__: full())
+    with pytest.raises(ServiceError, match="its folder cannot be written") as caught:
+        await bench.submit(command("true"))
+    assert "clean" in caught.value.hint
+    assert list(bench.folders.jobs.iterdir()) == []
 
 
 async def test_ten_thousand_ended_jobs_cost_no_memory(bench):
