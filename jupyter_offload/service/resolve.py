@@ -38,6 +38,7 @@ def resolve(request: Request, info: SiteInfo, defaults: Resources) -> Resolved:
     """Return what the request becomes. Raises `UnknownName`, `CapabilityMissing`, `LimitExceeded` or `PythonMismatch`."""
     image = _image(request, info)
     python = image.python if image is not None else info.python
+    _check_gpus(request.resources, info)
     check_limits(request.resources, info)
     if request.needs_equal_python and python and request.python and python != request.python:
         where = f"image {image.name}" if image is not None else f"site {info.name}"
@@ -49,6 +50,20 @@ def resolve(request: Request, info: SiteInfo, defaults: Resources) -> Resolved:
             there=python,
         )
     return Resolved(image.ref if image is not None else None, python, fill(request.resources, defaults, info.limits))
+
+
+def _check_gpus(asked: Resources, info: SiteInfo) -> None:
+    # what a pool shows may lack the GPU nodes that are busy or asleep now; this machine is known
+    if asked.gpus and info.batch == "local" and not info.capabilities.gpus:
+        raise CapabilityMissing(
+            f"the job asks for {plural(str(asked.gpus), 'GPU')} and site {info.name} has none",
+            hint="Leave --gpus out, or choose a site that has GPUs: `%offload sites`.",
+        )
+
+
+def plural(count: str, what: str) -> str:
+    """Return the count with its unit: ``1 GPU``, ``2 GPUs``, ``0.5 cores``."""
+    return f"{count} {what}" if count == "1" else f"{count} {what}s"
 
 
 def _image(request: Request, info: SiteInfo) -> Image | None:
@@ -92,9 +107,9 @@ def check_limits(asked: Resources, info: SiteInfo) -> None:
     # most pools give a job without `--gpus` none, so that only an explicit limit of 0 or more refuses
     _limit(info.name, "memory", memory, limits.memory_bytes, show_bytes, "--memory")
     _limit(info.name, "disk", disk, limits.disk_bytes, show_bytes, "--disk")
-    _limit(info.name, "cpus", cpus, limits.cpus, lambda count: f"{count:g} cores", "--cpus")
+    _limit(info.name, "cpus", cpus, limits.cpus, lambda count: plural(f"{count:g}", "core"), "--cpus")
     _limit(info.name, "time", asked.time_seconds, limits.time_seconds, show_duration, "--time")
-    _limit(info.name, "gpus", asked.gpus or None, limits.gpus, lambda count: f"{count} GPUs", "--gpus")
+    _limit(info.name, "gpus", asked.gpus or None, limits.gpus, lambda count: plural(f"{count}", "GPU"), "--gpus")
 
 
 def _limit(site: str, what: str, asked: float | None, allowed: float | None, show: object, option: str) -> None:

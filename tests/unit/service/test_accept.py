@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from parts.memory_site import MemorySite, pool_info
@@ -86,8 +87,9 @@ async def pool(bench):
     [
         (command("true", resources=Resources(memory="64GiB")), LimitExceeded, "memory: asked 64.0 GiB, the site mem allows 32.0 GiB"),
         (command("true", resources=Resources(cpus="9")), LimitExceeded, "cpus: asked 9 cores, the site mem allows 8 cores"),
+        (command("true", resources=Resources(gpus=3)), LimitExceeded, "gpus: asked 3 GPUs,"),
         (command("true", resources=Resources(time_seconds=90000)), LimitExceeded, "asked 1 d 1 h, the site mem allows 1 d"),
-        (command("true", resources=Resources(gpus=1)), LimitExceeded, "gpus: asked 1 GPUs"),
+        (command("true", resources=Resources(gpus=1)), LimitExceeded, "gpus: asked 1 GPU, the site mem allows 0 GPUs"),
         (command("true", resources=Resources(memory="many")), BadQuantity, "'many'"),
         (command("true", image="sience"), UnknownName, "no image 'sience'"),
         (command("true", site="poool"), UnknownName, "no site 'poool'"),
@@ -147,6 +149,26 @@ def test_images_by_name_by_reference_by_default_and_none():
     with pytest.raises(UnknownName) as caught:
         resolved(command("true", image="sciense"), info)
     assert caught.value.hint == "Did you mean 'science'?"
+
+
+def test_gpus_are_refused_where_it_is_known_that_there_are_none():
+    here = SiteInfo("here", "direct", batch="local")
+    asking = command("true", resources=Resources(gpus=1))
+    with pytest.raises(CapabilityMissing) as caught:
+        resolved(asking, here)
+    assert caught.value.message == "the job asks for 1 GPU and site here has none"
+    assert "--gpus" in caught.value.hint
+    assert resolved(command("true"), here).resources.gpus == 0
+    assert resolved(asking, replace(here, capabilities=Capabilities(gpus=True))).resources.gpus == 1
+    # what a pool shows may lack nodes that are away now
+    assert resolved(asking, SiteInfo("pool", "direct", batch="condor")).resources.gpus == 1
+
+
+def test_a_limit_of_one_is_told_in_the_singular():
+    asking = command("true", resources=Resources(cpus="2"))
+    with pytest.raises(LimitExceeded) as caught:
+        resolved(asking, pool_info(cpus=1))
+    assert caught.value.message == "cpus: asked 2 cores, the site mem allows 1 core"
 
 
 def test_a_mismatch_is_fine_for_plain_data_and_where_nothing_is_declared():
