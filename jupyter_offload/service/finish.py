@@ -204,6 +204,7 @@ def _finish(record: Record, outcome: Outcome, checked: Checked, now: float) -> R
     changed = record.with_job(
         tasks=tasks,
         files=files,
+        notes=tuple(dict.fromkeys((*record.job.notes, *outcome.notes))),
         result_bytes=size if size is not None else record.job.result_bytes,
         finished=(record.job.finished or now) if done else None,
     )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import stat
+from dataclasses import replace
 
 import pytest
 from parts.memory_site import result_bundle
@@ -310,3 +311,16 @@ async def test_one_that_cannot_be_fetched_keeps_no_other_waiting(bench, monkeypa
     assert (await bench.until(broken.id)).state is State.SUCCEEDED
     bench.site.fetch = original
     assert (await bench.until(gone.id, State.SUCCEEDED)).state is State.SUCCEEDED  # taken back: it is still there
+
+
+async def test_what_the_site_notes_of_a_task_is_shown_once(bench):
+    request = await submitted(bench, command("true", tasks=2))
+    original = bench.site.fetch
+    said = ("*.root: not fetched, nothing matches", "b.txt: not fetched, it is a link")
+
+    async def fetch(handles):
+        return [replace(outcome, notes=said[: outcome.handle.index + 1]) for outcome in await original(handles)]
+
+    bench.site.fetch = fetch
+    bench.site.finish(request.id)
+    assert (await bench.until(request.id)).notes == said
