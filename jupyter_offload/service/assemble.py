@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_offload import __version__
-from jupyter_offload.errors import ConfigError
+from jupyter_offload.errors import ConfigError, OffloadError
 from jupyter_offload.job import Resources
 from jupyter_offload.service.connection import Connection, default_path
 from jupyter_offload.service.folders import Folders
@@ -19,7 +19,7 @@ from jupyter_offload.service.local import Local
 from jupyter_offload.service.rest.api import Api, Traffic
 from jupyter_offload.service.rest.loopback import Loopback
 from jupyter_offload.service.shared import Shared
-from jupyter_offload.service.siteview import SiteEntry
+from jupyter_offload.service.siteview import SiteEntry, Unbuilt
 from jupyter_offload.sites.build import build_sites
 from jupyter_offload.sites.config import config_files, load_sites
 from jupyter_offload.sites.schema import SiteConfig, SitesConfig
@@ -39,12 +39,17 @@ def own_name(environ: Mapping[str, str]) -> str:
         return str(os.getuid())
 
 
-def entries(config: SitesConfig, folders: Folders) -> Mapping[str, SiteEntry]:
-    """Return the sites of a configuration with what the service needs of their settings."""
-    sites = build_sites(config, folders.sites)
-    return {
-        name: SiteEntry(site, config.sites[name].kind, *_settings(config.sites[name])) for name, site in sites.items()
-    }
+def entries(config: SitesConfig, folders: Folders, log: logging.Logger) -> Mapping[str, SiteEntry | Unbuilt]:
+    """Return the sites of a configuration with what the service needs of their settings; those that cannot be set up with the reason."""
+    found: dict[str, SiteEntry | Unbuilt] = {}
+    for name, site in build_sites(config, folders.sites).items():
+        settings = config.sites[name]
+        if isinstance(site, OffloadError):
+            log.error("site %s cannot be used: %s", name, site.message, exc_info=site.__cause__)
+            found[name] = Unbuilt(site, settings.kind)
+        else:
+            found[name] = SiteEntry(site, settings.kind, *_settings(settings))
+    return found
 
 
 def _settings(config: SiteConfig) -> tuple[str | None, Resources]:
@@ -84,7 +89,7 @@ def assemble(
         """Open the service with the configuration as it is now."""
         try:
             config = load_sites(environ)
-            return await Local.open(folders, entries(config, folders), config.default, log=log)
+            return await Local.open(folders, entries(config, folders, log), config.default, log=log)
         except ConfigError as error:
             log.error("%s", error.message)
             return await Local.open(folders, {}, None, log=log, problem=error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator
@@ -15,11 +16,12 @@ from jupyter_offload.service.folders import Folders
 from jupyter_offload.service.service import Check, OffloadService
 from jupyter_offload.service.siteview import SiteBook
 
-__all__ = ["examine"]
+__all__ = ["examine", "failed_check"]
 
 ROUND_TRIP_SECONDS = 120.0
 LITTLE_DISK_BYTES = 1_000_000_000
 _WORD = "offload-doctor"
+_log = logging.getLogger("jupyter_offload")
 
 
 async def examine(
@@ -33,13 +35,25 @@ async def examine(
         yield Check("site", ok=False, detail=error.message, hint=error.hint)
         return
     broken = False
-    async for check in visit.entry.site.checks():
-        yield check
-        broken = broken or (check.ok is False and check.name != "containers")
+    try:
+        async for check in visit.entry.site.checks():
+            yield check
+            broken = broken or (check.ok is False and check.name != "containers")
+    except Exception as error:
+        _log.exception("the checks of site %s", visit.name)
+        yield failed_check(f"checks of site {visit.name}", error)
+        broken = True
     if broken:
         yield Check("round trip", ok=None, detail="not tried: a link before it is broken")
         return
     yield await _round_trip(service, folders, owner, visit.name)
+
+
+def failed_check(name: str, error: Exception) -> Check:
+    """Return the check that says that the checking itself broke off."""
+    if isinstance(error, OffloadError):
+        return Check(name, ok=False, detail=error.message, hint=error.hint)
+    return Check(name, ok=False, detail=f"broke off: {error!r}", hint="See the service's log.")
 
 
 def _disk(folders: Folders) -> Check:

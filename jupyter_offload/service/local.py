@@ -25,7 +25,7 @@ from jupyter_offload.service.pause import stop
 from jupyter_offload.service.progress import Progress
 from jupyter_offload.service.record import Record
 from jupyter_offload.service.service import Accepted, Check, Cleaned, JobList, Preview, SiteView
-from jupyter_offload.service.siteview import SiteBook, SiteEntry
+from jupyter_offload.service.siteview import SiteBook, SiteEntry, Unbuilt
 from jupyter_offload.service.store.sqlite import SQLiteStore
 from jupyter_offload.sites.base import FileEntry, LogChunk
 
@@ -63,7 +63,7 @@ class Local:
     async def open(
         cls,
         folders: Folders,
-        entries: Mapping[str, SiteEntry],
+        entries: Mapping[str, SiteEntry | Unbuilt],
         default: str | None,
         *,
         wall: Callable[[], float] = time.time,
@@ -72,7 +72,10 @@ class Local:
         log: logging.Logger | None = None,
         problem: OffloadError | None = None,
     ) -> Local:
-        """Read what is on disk and take up the jobs where they are. ``problem``: why there are no sites; told to whoever needs one."""
+        """Read what is on disk and take up the jobs where they are. ``problem``: why there are no sites; told to whoever needs one.
+
+        An `Unbuilt` entry is a site that cannot be set up: the others work without it.
+        """
         logger = log or logging.getLogger("jupyter_offload")
         folders.make()
         store = await asyncio.to_thread(SQLiteStore, folders.database)
@@ -226,8 +229,8 @@ class Local:
                 cleaned = await self._clean(None, DEFAULT_AGE_SECONDS, DEFAULT_BYTES, dry_run=False)
                 if cleaned.removed:
                     self._log.info("retention removed %d jobs, %d bytes", len(cleaned.removed), cleaned.freed_bytes)
-            except OSError as error:
-                self._log.warning("retention: %s", error)
+            except Exception:  # one round that fails must not be the last one
+                self._log.exception("retention")
             await asyncio.sleep(TIDY_SECONDS)
 
     # -- of this process -------------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Manager:
     def _take_up(self, record: Record) -> None:
         workers = self._workers.get(record.job.site)
         if workers is None:
-            self._log.warning("job %s: the configuration has no site %s any more", record.id, record.job.site)
+            self._log.warning("job %s waits: its site %s is not there (any more)", record.id, record.job.site)
             return
         if record.phase in (Phase.ACCEPTED, Phase.HANDED):
             workers.submitter.add([record.id], doubtful=True)
@@ -127,10 +127,15 @@ class Manager:
         self._workers[record.job.site].submitter.add([record.id])
 
     async def cancel(self, record: Record, reason: str) -> Record:
-        """Ask for a job's end; return its record. One that has ended stays as it is."""
+        """Ask for a job's end; return its record. One that has ended stays as it is.
+
+        Raises what is wrong with a site that could not be set up, when the job may run there.
+        """
         if record.job.state.terminal and record.job.state is not State.LOST:
             return record
         workers = self._workers.get(record.job.site)
+        if record.phase is not Phase.ACCEPTED:
+            self._book.check_built(record.job.site)  # it may run there: without the site nobody could end it
         nothing_there = record.phase is Phase.ACCEPTED and not (workers and workers.submitter.is_doubtful(record.id))
         if workers is None or nothing_there or record.job.state is State.LOST:
             (record,) = await self._ledger.change([record.id], lambda old: self._cancelled(old, reason)) or [record]

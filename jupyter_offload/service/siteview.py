@@ -15,7 +15,7 @@ from jupyter_offload.job import Resources
 from jupyter_offload.service.service import SiteView
 from jupyter_offload.sites.base import Capabilities, Gpu, Image, Limits, Site, SiteInfo
 
-__all__ = ["SiteBook", "SiteEntry", "Visit", "deadline", "info_from_json"]
+__all__ = ["SiteBook", "SiteEntry", "Unbuilt", "Visit", "deadline", "info_from_json"]
 
 _T = TypeVar("_T")
 
@@ -47,6 +47,14 @@ class SiteEntry:
     """What a task gets that does not ask."""
 
 
+@dataclass(frozen=True)
+class Unbuilt:
+    """A configured site that cannot be set up in this process; ``error`` is told to whoever asks for it."""
+
+    error: OffloadError
+    kind: str = "direct"
+
+
 @dataclass
 class Visit:
     """What the service knows of one site now."""
@@ -69,7 +77,7 @@ class SiteBook:
 
     def __init__(
         self,
-        entries: Mapping[str, SiteEntry],
+        entries: Mapping[str, SiteEntry | Unbuilt],
         default: str | None,
         *,
         clock: Callable[[], float],
@@ -79,7 +87,9 @@ class SiteBook:
         problem: OffloadError | None = None,
     ) -> None:
         self._problem = problem
-        self._visits = {name: Visit(entry) for name, entry in entries.items()}
+        self._visits = {name: Visit(entry) for name, entry in entries.items() if isinstance(entry, SiteEntry)}
+        self._unbuilt = {name: entry for name, entry in entries.items() if isinstance(entry, Unbuilt)}
+        self._names = tuple(entries)
         self.default = default or next(iter(entries), "")
         self._clock = clock
         self._wall = wall
@@ -101,20 +111,26 @@ class SiteBook:
                     self._log.info("what site %s said to an earlier release is not used: %s", name, error)
 
     def visit(self, name: str | None) -> Visit:
-        """Return the site of this name, or the default one. Raises `UnknownName`, or what is wrong with the configuration."""
+        """Return the site of this name, or the default one. Raises `UnknownName`, or why there is no such site to work with."""
         if self._problem is not None:
             raise self._problem
         wanted = name or self.default
+        self.check_built(wanted)
         found = self._visits.get(wanted)
         if found is None:
             raise UnknownName(
-                f"there is no site {wanted!r}", hint=f"The sites are: {', '.join(self._visits) or 'none'}."
+                f"there is no site {wanted!r}", hint=f"The sites are: {', '.join(self._names) or 'none'}."
             )
         return found
 
     def known(self, name: str) -> Visit | None:
-        """Return the site of this name, or None when the configuration has it no more."""
+        """Return the site of this name, or None when the configuration has it no more or it could not be set up."""
         return self._visits.get(name)
+
+    def check_built(self, name: str) -> None:
+        """Raise why the site of this name could not be set up, if it is configured and could not."""
+        if name in self._unbuilt:
+            raise self._unbuilt[name].error
 
     async def info(self, visit: Visit, *, seconds: float = DESCRIBE_SECONDS, fresh: bool = False) -> SiteInfo:
         """Return what the site says of itself: what is known if it is fresh, else by asking. Raises `SiteError`.
@@ -166,13 +182,19 @@ class SiteBook:
         if self._problem is not None:
             raise self._problem
         await asyncio.gather(*(self._try(visit) for visit in self._visits.values()))
-        return [self._view(visit) for visit in self._visits.values()]
+        return [
+            self._view(self._visits[name]) if name in self._visits else self._broken(name, self._unbuilt[name])
+            for name in self._names
+        ]
 
     async def _try(self, visit: Visit) -> None:
         try:
             await self.info(visit, seconds=5.0)
         except SiteError as error:
             self.went_stale(visit, error)
+
+    def _broken(self, name: str, entry: Unbuilt) -> SiteView:
+        return SiteView(name, name == self.default, entry.kind, "error", None, entry.error.to_json(), None)
 
     def _view(self, visit: Visit) -> SiteView:
         state = "ok" if visit.stale_since is None else ("stale" if visit.info is not None else "error")

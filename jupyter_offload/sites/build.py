@@ -11,7 +11,7 @@ from jupyter_offload.batch.base import Batch
 from jupyter_offload.batch.condor.batch import CondorBatch
 from jupyter_offload.batch.condor.config import CondorConfig as Condor
 from jupyter_offload.batch.local import LocalBatch
-from jupyter_offload.errors import CapabilityMissing
+from jupyter_offload.errors import CapabilityMissing, OffloadError
 from jupyter_offload.sites.base import Site
 from jupyter_offload.sites.direct import DirectSite
 from jupyter_offload.sites.schema import CondorConfig, LocalConfig, SiteConfig, SitesConfig
@@ -20,9 +20,23 @@ from jupyter_offload.translator.options import Runtime
 __all__ = ["build_site", "build_sites", "choose_runtime"]
 
 
-def build_sites(config: SitesConfig, state: Path) -> Mapping[str, Site]:
-    """Return every configured site by name. ``state`` is a folder (0700) where batch systems may keep files of their own."""
-    return {name: build_site(name, site, state) for name, site in config.sites.items()}
+def build_sites(config: SitesConfig, state: Path) -> Mapping[str, Site | OffloadError]:
+    """Return every configured site by name, or why it cannot be set up: one such site must not take the others away.
+
+    ``state`` is a folder (0700) where batch systems may keep files of their own.
+    """
+    return {name: _try(name, site, state) for name, site in config.sites.items()}
+
+
+def _try(name: str, config: SiteConfig, state: Path) -> Site | OffloadError:
+    try:
+        return build_site(name, config, state)
+    except OffloadError as error:
+        return error
+    except Exception as error:
+        said = OffloadError(f"site {name} cannot be set up: {error!r}", hint="The service's log says more.")
+        said.__cause__ = error
+        return said
 
 
 def build_site(name: str, config: SiteConfig, state: Path) -> Site:
@@ -47,7 +61,8 @@ def _batch(name: str, config: SiteConfig, state: Path) -> Batch:
         return LocalBatch(state / "local" / name, batch.slots)
     if importlib.util.find_spec("htcondor2") is None:
         raise CapabilityMissing(
-            f"site {name} needs HTCondor's Python bindings", hint="Install them: pip install 'jupyter_offload[condor]'."
+            f"site {name} needs HTCondor's Python bindings",
+            hint="Install them (pip install 'jupyter_offload[condor]') and restart the service.",
         )
     return CondorBatch(_condor(batch, config))
 

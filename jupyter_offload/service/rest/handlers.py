@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import mimetypes
 import os
 import platform
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tornado import iostream
@@ -14,9 +16,10 @@ from tornado import iostream
 from jupyter_offload import __version__
 from jupyter_offload.errors import UsageError
 from jupyter_offload.job import Request, State
+from jupyter_offload.service.doctor import failed_check
 from jupyter_offload.service.rest import wire
 from jupyter_offload.service.rest.base import Logic
-from jupyter_offload.service.service import JobList
+from jupyter_offload.service.service import Check, JobList
 
 __all__ = [
     "CancelLogic",
@@ -35,6 +38,7 @@ __all__ = [
 ]
 
 _CHUNK = 1 << 18
+_log = logging.getLogger("jupyter_offload.rest")
 
 
 class HealthLogic(Logic):
@@ -209,7 +213,7 @@ class DoctorLogic(Logic):
         checks = []
         if lines:
             self.set_header("Content-Type", "application/x-ndjson")
-        async for check in self.service.doctor(self.owner, site):
+        async for check in _to_the_end(self.service.doctor(self.owner, site)):
             if lines:
                 self.write(json.dumps(wire.from_check(check)) + "\n")
                 await self.flush()
@@ -218,6 +222,16 @@ class DoctorLogic(Logic):
             await self.finish()
             return
         self.answer({"site": site, "checks": [wire.from_check(check) for check in checks]})
+
+
+async def _to_the_end(checks: AsyncIterator[Check]) -> AsyncIterator[Check]:
+    """Yield the checks, and one more that says so when they break off: the status of the answer was sent long ago."""
+    try:
+        async for check in checks:
+            yield check
+    except Exception as error:
+        _log.exception("the doctor broke off")
+        yield failed_check("doctor", error)
 
 
 class CleanLogic(Logic):
