@@ -37,6 +37,22 @@ AMBIGUOUS = frozenset(
 """Texts that stand for no connection, no authentication and no permission alike."""
 
 _TABLE: tuple[tuple[str, type[SiteError], str], ...] = (
+    # Of a retrieve: TOOL is this side, SCHEDD the other. The transfer goes on after a file that is missing there, and says so at its end.
+    (
+        r"TOOL at [^|]*\|Error: writing to file .*\(errno (?:28|122)\)",
+        QuotaExceeded,
+        "The disk here is full, the results stay at the site: make room, with `%offload clean` for example.",
+    ),
+    (
+        r"TOOL at [^|]*\|Error: writing to file ",
+        SiteError,
+        "The results stay at the site: see to the job folder's permissions.",
+    ),
+    (
+        r"SCHEDD at \S+ failed to send file.*: reading from file .*\(errno 2\)",
+        BatchNotFound,
+        "The job's files are gone from the schedd's spool: run it again.",
+    ),
     (
         # A negative number instead of a proc: -2 is the schedd's limit of jobs, -3 the owner's, -4 that of one submission.
         (
