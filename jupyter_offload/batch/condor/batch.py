@@ -142,9 +142,10 @@ class CondorBatch:
             await self._start_again(forgotten)
         if len(seen) < len(wanted):
             missing = await _bulk(count, lambda: [handle for key, handle in wanted.items() if key not in seen])
-            constraint = await _bulk(count, selection.by_handles, missing)
-            for ad in await self.schedd.history(constraint, states.PROJECTION, len(missing)):
-                self._note(seen, wanted, ad, history=True)
+            for part in await _bulk(count, selection.slices, missing):
+                # Exactly these: the history answers with so many and no more, and others would take their places.
+                for ad in await self.schedd.history(selection.by_handles(part), states.PROJECTION, len(part)):
+                    self._note(seen, wanted, ad, history=True)
         return await _bulk(count, self._answers, callers, seen)
 
     def _note(

@@ -9,7 +9,7 @@ from typing import Any
 from jupyter_offload.batch.base import Handle
 from jupyter_offload.errors import BatchNotFound
 
-__all__ = ["HISTORY_LIMIT", "Key", "by_handles", "by_jobs", "exactly", "ids", "key", "key_of", "known"]
+__all__ = ["HISTORY_LIMIT", "Key", "by_handles", "by_jobs", "exactly", "ids", "key", "key_of", "known", "slices"]
 
 HISTORY_LIMIT = 20_000
 Key = tuple[str, str, str, int]
@@ -73,15 +73,20 @@ def by_handles(handles: Sequence[Handle]) -> str:
     return f"({' || '.join(pieces)}) && ({stamped})"
 
 
-def exactly(handles: Sequence[Handle]) -> list[str]:
-    """Return constraints that together hold for these jobs and for no other: what an action needs."""
+def slices(handles: Sequence[Handle]) -> list[list[Handle]]:
+    """Return the handles in parts, each small enough that `by_handles` holds for it and for no other job."""
     handles = known(handles)
     clusters = sorted({job_id(handle)[0] for handle in handles})
-    constraints = []
-    for start in range(0, len(clusters), _MANY):
-        part = set(clusters[start : start + _MANY])
-        constraints.append(by_handles([handle for handle in handles if job_id(handle)[0] in part]))
-    return constraints
+    number = {cluster: place // _MANY for place, cluster in enumerate(clusters)}
+    parts: list[list[Handle]] = [[] for _ in range(0, len(clusters), _MANY)]
+    for handle in handles:
+        parts[number[job_id(handle)[0]]].append(handle)
+    return parts
+
+
+def exactly(handles: Sequence[Handle]) -> list[str]:
+    """Return constraints that together hold for these jobs and for no other: what an action needs."""
+    return [by_handles(part) for part in slices(handles)]
 
 
 def by_jobs(job_ids: Sequence[str]) -> str:
