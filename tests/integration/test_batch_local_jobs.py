@@ -105,6 +105,13 @@ async def test_a_job_that_is_ended_brings_its_log_back(session: Session, why: st
     assert not [pid for pid in before if procfs.identity(pid)]
 
 
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:  # it has ended meanwhile
+        return b""
+
+
 async def test_a_job_whose_supervisor_is_killed_runs_again_and_ends_well(session: Session) -> None:
     marks = session.rig.folder / "marks"
     script = f"echo x >> {marks}; [ $(wc -l < {marks}) = 2 ] || sleep 600; echo done"
@@ -113,11 +120,7 @@ async def test_a_job_whose_supervisor_is_killed_runs_again_and_ends_well(session
     while not marks.exists():
         assert time.monotonic() < deadline
         await session.batch.poll([handle])
-    [pid] = [
-        pid
-        for pid in procfs.descendants(os.getpid())
-        if b"processes.supervise" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    [pid] = [pid for pid in procfs.descendants(os.getpid()) if b"processes.supervise" in _command_line(pid)]
     os.kill(pid, signal.SIGKILL)
     [status] = await session.ended([handle])
     assert (status.state, status.exit_code, status.attempts) == (State.FINISHING, 0, 2)

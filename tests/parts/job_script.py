@@ -140,6 +140,11 @@ def start(
     return launch(folder, index=index, env=env, **extra)
 
 
+def _usual_signals() -> None:
+    """Undo a SIGHUP that is ignored (as nohup leaves it): a shell cannot trap what was ignored at its start."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def launch(folder: Path, *, index: int = 0, env: dict[str, str] | None = None, **extra: Any) -> subprocess.Popen[bytes]:
     """Start the script in a session of its own, which `end_all` ends whatever happens."""
     process = subprocess.Popen(
@@ -147,6 +152,7 @@ def launch(folder: Path, *, index: int = 0, env: dict[str, str] | None = None, *
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=_usual_signals,
         env=env,
         start_new_session=True,
         **extra,
