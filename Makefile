@@ -2,6 +2,7 @@
 #   make demo [SITE=pool]   run notebooks/01_quickstart.ipynb for real (SITE=pool: on an HTCondor pool that it builds and starts)
 #   make test               install what the tests need, start the real parts, run everything
 #   make format lint types unit integration notebooks docs bench soak clean
+#   make pool-down          end the pool of `make demo SITE=pool`
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -14,7 +15,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: help demo test packages images format lint types shell unit integration notebooks docs bench soak pool-down clean
 
 help:
-	@sed -n '2,5p' Makefile | cut -c3-
+	@sed -n '2,6p' Makefile | cut -c3-
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

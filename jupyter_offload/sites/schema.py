@@ -108,11 +108,11 @@ class PolicyConfig(_Model):
 class LimitsConfig(_Model):
     """The most that one task may ask for."""
 
-    cpus: Cores | None = None
-    memory: Bytes | None = None
-    disk: Bytes | None = None
-    gpus: int | None = Field(None, ge=0)
-    time: Seconds | None = None
+    cpus: Cores | None = Field(None, description="Cores, such as `8` or `500m`.")
+    memory: Bytes | None = Field(None, description="A size, such as `32GiB`.")
+    disk: Bytes | None = Field(None, description="A size, such as `100GiB`.")
+    gpus: int | None = Field(None, ge=0, description="GPUs.")
+    time: Seconds | None = Field(None, description="A duration of one run, such as `24h`.")
     queue_time: Seconds = Field(
         14 * 86400, description="Longest queueing time; with the time limit it makes the end of a job's life."
     )
@@ -164,6 +164,7 @@ class SitesConfig(_Model):
 
     default: str | None = Field(None, description="The site of a job that names none. Default: the first one.")
     locked: tuple[str, ...] = Field(
-        (), description="Key paths that files nearer to the user must not set, such as `sites.pool.policy`."
+        (),
+        description="Key paths that files nearer to the user must not set, such as `sites.pool.policy`; `*` stands for any one name.",
     )
     sites: dict[str, SiteConfig] = Field(default_factory=dict)

@@ -114,7 +114,6 @@ async def test_a_start_that_the_schedd_forgot_is_made_again(fault_pool: Pool, se
 
 async def test_the_submit_node_restarts_during_submissions(fault_pool: Pool, session: Session) -> None:
     batch = _batch(session)
-    before = await batch.schedd.locate()
     jobs = [session.job("echo x; tar cf output.tar job.sh\n", demand=TINY) for _ in range(12)]
     doubt = []
 

@@ -147,12 +147,12 @@ def _usual_signals() -> None:
 
 def launch(folder: Path, *, index: int = 0, env: dict[str, str] | None = None, **extra: Any) -> subprocess.Popen[bytes]:
     """Start the script in a session of its own, which `end_all` ends whatever happens."""
+    extra.setdefault("preexec_fn", _usual_signals)
     process = subprocess.Popen(
         ["bash", "job.sh", str(index)],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=_usual_signals,
         env=env,
         start_new_session=True,
         **extra,
