@@ -15,7 +15,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: help demo test packages images format lint types shell unit integration notebooks docs bench soak pool-down clean
 
 help:
-	@sed -n '2,6p' Makefile | cut -c3-
+	@sed -n '2,5p' Makefile | cut -c3-
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -16,8 +16,8 @@ HEAD = """\
 
 <!-- Written by `make docs` from jupyter_offload/sites/schema.py: change the descriptions there. -->
 
-A site is a named place that runs jobs. Without any file there is one, `local`: this machine, with the Python of the service. With a file there are
-only the sites that it names; `{batch: {type: local}}` is this machine.
+A site is a named place that runs jobs. Without any file there is one, `local`: this machine, with the Python of the service. With a
+file there are only the sites that it names; `{batch: {type: local}}` is this machine.
 
 Files are read from `OFFLOAD_CONFIG` (the path of one file) and then from `sites.yaml` in each folder of the Jupyter config path
 (`jupyter --paths`), nearest to the user first. They merge key by key and the nearest wins. `images`, and a `batch` of another `type`,
