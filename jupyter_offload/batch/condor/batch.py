@@ -144,7 +144,8 @@ class CondorBatch:
             missing = await _bulk(count, lambda: [handle for key, handle in wanted.items() if key not in seen])
             for part in await _bulk(count, selection.slices, missing):
                 # Exactly these: the history answers with so many and no more, and others would take their places.
-                for ad in await self.schedd.history(selection.by_handles(part), states.PROJECTION, len(part)):
+                constraint = await _bulk(len(part), selection.by_handles, part)
+                for ad in await self.schedd.history(constraint, states.PROJECTION, len(part)):
                     self._note(seen, wanted, ad, history=True)
         return await _bulk(count, self._answers, callers, seen)
 
