@@ -172,7 +172,7 @@ async def test_a_frozen_submit_node_is_a_timeout_and_no_state(fault_pool: Pool, 
             begun = time.monotonic()
             with pytest.raises(SiteUnreachable) as caught:
                 await session.batch.poll([handle])
-            assert time.monotonic() - begun < 0.1
+            assert time.monotonic() - begun < 0.5
             assert caught.value.details["since"]
         finally:
             fault_pool.unpause("ap")

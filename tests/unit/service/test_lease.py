@@ -41,7 +41,7 @@ async def test_a_dead_holder_of_this_host_is_not_waited_for(tmp_path):
     first._unlock()  # as the kernel does when it dies
     begun = asyncio.get_running_loop().time()
     assert await second.acquire()
-    assert asyncio.get_running_loop().time() - begun < 0.05
+    assert asyncio.get_running_loop().time() - begun < 2
     second.release()
 
 
