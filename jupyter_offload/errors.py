@@ -278,7 +278,7 @@ class MissingRemotePackage(RemoteError):
 class JobFailed(JobError):
     """The job ended by a non-zero exit code or a signal, or its command or image was not found."""
 
-    default_hint = "Read the job's log: `%offload logs <job>`."
+    default_hint = "Its log tells more: `%offload logs` and the job's name."
 
 
 class MemoryExceeded(JobFailed):

@@ -99,8 +99,8 @@ _REASONS: dict[str, tuple[type[errors.JobError], str, str]] = {
     ),
     "CommandNotFound": (
         errors.JobFailed,
-        "the command was not found in the image",
-        "Check the spelling, or choose an image that has it.",
+        "the command was not found",
+        "Check the spelling, or choose an image (--image) that has it.",
     ),
     "RuntimeMissing": (
         errors.JobFailed,
