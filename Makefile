@@ -40,7 +40,7 @@ images: packages
 	@if [ "$$(id -u)" = 0 ] && command -v podman >/dev/null; then containers/prepare; fi
 
 test: packages lint types shell images
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered -m "not soak" tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --reruns 2 --reruns-delay 3 --cov --cov-report=term:skip-covered -m "not soak" tests
 
 format: .venv/.test
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

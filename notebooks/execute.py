@@ -228,6 +228,9 @@ def slow_square(x):
     time.sleep(3)
     return x * x
 job = offload.submit(slow_square, 12)
+import time
+while str(job.state) in ("preparing", "queued"):
+    time.sleep(0.05)
 print(job.id)
 """
 RESTART_SECOND = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -181,4 +182,5 @@ def notebook(home: Home) -> Iterator[Notebook]:
         manager.cleanup_resources()
         for loop in _open_loops():  # jupyter_client makes event loops and leaves them open
             if id(loop) not in before:
-                loop.close()
+                with contextlib.suppress(OSError, ValueError):  # half closed already
+                    loop.close()
