@@ -1,7 +1,6 @@
 """Expressions in evaluation order (language reference, section 6.16), and the bodies that they create or call."""
 
 # ruff: noqa: N802, N815 - visit_* carry the names of the syntax tree (`ast.NodeVisitor`)
-
 from __future__ import annotations
 
 import ast
